@@ -1,0 +1,28 @@
+# The commands of this project. Each says what it lacks and stops; `make deps` installs it where it can.
+.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers
+.DEFAULT_GOAL := help
+
+help:    ## what there is
+	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+deps:    ## check for Leiningen, ring, a C compiler and curl; install what is missing (Debian)
+	@dev/deps.sh
+build: deps    ## build the native library and the Java classes
+	@lein do native-library, javac
+test: deps    ## run every test; the last line says how many passed and failed
+	@dev/test.sh
+verify: deps    ## check format, lints, reflection, docs; changes nothing
+	@dev/verify.sh
+fix: deps    ## format the sources and apply the lints' own suggestions
+	@dev/fix.sh
+repl: build    ## a REPL with dev/user.clj: (go) starts three nodes
+	@lein repl
+demo: build    ## three servers, one story: kill, refuse, return, rejoin
+	@dev/demo.sh
+cluster: build    ## three servers on 3000, 4000, 5000 until ^C
+	@dev/cluster.sh
+jar: build    ## a jar with the native library inside
+	@dev/jar.sh
+clean: deps    ## remove what the builds made
+	@lein clean && cargo clean
+bench-writers:    ## 256 writers on three nodes for a minute, syncs counted by strace
+	@cargo run --locked --release -p quorate-bench -- writers --writers 256 --seconds 60 --strace

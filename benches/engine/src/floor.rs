@@ -1,0 +1,92 @@
+//! The floor: what one command at a time cannot beat. One disk sync, one round trip.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use quorate_engine::Failure;
+
+use crate::disk;
+use crate::options::Floor;
+use crate::report::{Json, Latency, histogram};
+
+/// Bytes of the file, which is written through once before: an append then changes no metadata.
+const FILE_BYTES: usize = 32 << 20;
+
+/// Measures both, one after the other. Fails with `Io`.
+pub fn run(options: &Floor) -> Result<(), Failure> {
+    disk::warn_of_memory(&options.dir);
+    let time = Duration::from_secs(options.seconds);
+    let sync = syncs(&options.dir, options.bytes, time).map_err(|error| Failure::io("Syncing a file", &error))??;
+    let trip =
+        round_trips(options.bytes, time).map_err(|error| Failure::io("A round trip over loopback", &error))??;
+    tell("fdatasync", options, &sync);
+    tell("round-trip", options, &trip);
+    Ok(())
+}
+
+fn tell(what: &str, options: &Floor, latency: &Latency) {
+    let json = Json::default().text("bench", what).raw("bytes", options.bytes);
+    println!("{}", json.text("file_system", &disk::file_system(&options.dir)).latency(latency).end());
+    eprintln!("{what} of {} bytes: {latency}", options.bytes);
+}
+
+/// Calls `once` again and again for `time`.
+fn measure(time: Duration, mut once: impl FnMut() -> std::io::Result<()>) -> std::io::Result<Result<Latency, Failure>> {
+    let mut histogram = match histogram() {
+        Ok(histogram) => histogram,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        let started = Instant::now();
+        once()?;
+        histogram.saturating_record(started.elapsed().as_nanos() as u64);
+    }
+    Ok(Ok(Latency::of(&histogram)))
+}
+
+fn syncs(dir: &Path, bytes: usize, time: Duration) -> std::io::Result<Result<Latency, Failure>> {
+    let mut file = tempfile::tempfile_in(dir)?;
+    file.write_all(&vec![0; FILE_BYTES.max(bytes)])?;
+    file.sync_all()?;
+    let body = vec![1; bytes];
+    let mut at = FILE_BYTES;
+    measure(time, || {
+        if at + bytes > FILE_BYTES {
+            std::io::Seek::rewind(&mut file)?;
+            at = 0;
+        }
+        at += bytes;
+        file.write_all(&body)?;
+        file.sync_data()
+    })
+}
+
+fn round_trips(bytes: usize, time: Duration) -> std::io::Result<Result<Latency, Failure>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    for end in [&near, &far] {
+        end.set_nodelay(true)?;
+    }
+    let echo = std::thread::Builder::new().name("echo".into()).spawn(move || echo(far, bytes))?;
+    let mut body = vec![1; bytes];
+    let measured = measure(time, || {
+        near.write_all(&body)?;
+        near.read_exact(&mut body)
+    });
+    drop(near);
+    // The echo ends with an error when its peer is gone, as it is now.
+    drop(echo.join());
+    measured
+}
+
+fn echo(mut stream: TcpStream, bytes: usize) -> std::io::Result<()> {
+    let mut body = vec![0; bytes];
+    loop {
+        stream.read_exact(&mut body)?;
+        stream.write_all(&body)?;
+    }
+}

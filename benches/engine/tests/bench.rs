@@ -1,0 +1,116 @@
+//! Runs the program as a person does: short runs, true figures, nothing left behind.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn bench(words: &str, dir: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate-bench"));
+    command.args(words.split_whitespace()).arg("--dir").arg(dir).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The number under `name` in a line of JSON.
+fn number(line: &str, name: &str) -> f64 {
+    let rest = line.split_once(&format!("\"{name}\": ")).unwrap_or_else(|| panic!("no {name} in {line}")).1;
+    rest.split([',', '}']).next().unwrap().parse().unwrap()
+}
+
+fn pids(said: &str) -> Vec<&str> {
+    said.lines().filter_map(|line| line.split_once(" is process ")?.1.strip_suffix('.')).collect()
+}
+
+#[test]
+fn a_run_tells_its_figures_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bench("writers --writers 1,16 --seconds 1 --bytes 64", dir.path());
+    let (figures, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    let lines: Vec<&str> = figures.lines().collect();
+    assert_eq!(lines.len(), 2, "{figures}");
+    for (line, writers) in lines.iter().zip([1.0, 16.0]) {
+        assert_eq!(number(line, "writers"), writers);
+        assert_eq!(number(line, "bytes"), 64.0);
+        let (ops, rate, seconds) = (number(line, "ops"), number(line, "ops_per_s"), number(line, "seconds"));
+        assert!(ops > 0.0 && (rate * seconds / ops - 1.0).abs() < 0.002, "{line}");
+        assert!(number(line, "p50_us") <= number(line, "p99_us") && number(line, "p99_us") <= number(line, "max_us"));
+        // In a closed loop, rate × mean latency = writers. The median is at most twice the mean, and far below it while the disk
+        // is busy with other things; a wrong unit would still be found.
+        let in_flight = rate * number(line, "p50_us") / 1e6;
+        assert!((writers / 100.0..writers * 3.0).contains(&in_flight), "{line}");
+        assert!(number(line, "commands") >= ops, "the warm-up counts too: {line}");
+        let syncs = ["a", "b", "c"].map(|name| number(line, name));
+        assert!(syncs.iter().all(|syncs| *syncs > 0.0), "{line}");
+    }
+    // One at a time, each command is answered after two of the three have synced it, each for it alone.
+    let syncs: f64 = ["a", "b", "c"].iter().map(|name| number(lines[0], name)).sum();
+    assert!(syncs >= 2.0 * number(lines[0], "commands"), "{figures}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no data is left");
+    let pids = pids(&said);
+    assert_eq!(pids.len(), 3, "{said}");
+    assert!(pids.iter().all(|pid| !Path::new("/proc").join(pid).exists()), "no process is left");
+}
+
+#[test]
+fn killed_in_the_middle_of_a_run_it_leaves_no_process_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate-bench"));
+    command.args(["writers", "--seconds", "60", "--dir"]).arg(dir.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    let said: Vec<String> =
+        BufReader::new(running.stderr.take().unwrap()).lines().take(3).map(Result::unwrap).collect();
+    // Long enough for the load to have begun; the end must be seen before it too.
+    std::thread::sleep(Duration::from_secs(2));
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let said = said.join("\n");
+    let pids = pids(&said);
+    assert_eq!(pids.len(), 3, "{said}");
+    let limit = Instant::now() + Duration::from_secs(20);
+    while let Some(pid) = pids.iter().find(|pid| Path::new("/proc").join(pid).exists()) {
+        assert!(Instant::now() < limit, "{pid} of {pids:?} is left");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn strace_counts_what_each_process_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bench("writers --machine kv --writers 4 --seconds 1 --strace", dir.path());
+    let (figures, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    if said.contains("strace is not installed") {
+        assert_eq!(figures.lines().count(), 1);
+        return;
+    }
+    let run = figures.lines().next().unwrap();
+    for name in ["a", "b", "c"] {
+        let row = figures.lines().find(|line| line.contains(&format!("\"node\": \"{name}\""))).unwrap();
+        assert!(number(row, "fdatasync") >= number(run, name), "the log's own count is within strace's: {figures}");
+    }
+}
+
+#[test]
+fn the_floor_is_a_sync_and_a_round_trip() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bench("floor --seconds 1", dir.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let figures = text(&output.stdout);
+    let lines: Vec<&str> = figures.lines().collect();
+    assert!(lines[0].contains("\"fdatasync\"") && lines[1].contains("\"round-trip\""), "{figures}");
+    assert!(lines.iter().all(|line| number(line, "p50_us") > 0.0));
+}
+
+#[test]
+fn what_is_not_understood_is_said_with_status_2() {
+    let output = bench("writers --writer 5", Path::new("."));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("\"--writer\" is not understood"));
+    let output = bench("floor", Path::new("no-such-directory"));
+    assert_eq!(output.status.code(), Some(1));
+}

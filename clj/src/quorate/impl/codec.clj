@@ -1,0 +1,104 @@
+(ns quorate.impl.codec
+  "Entries and values as bytes, and back.
+
+  The first byte says what follows, so that a byte array travels as it is and formats can be added:
+
+      1  EDN text in UTF-8
+      2  a byte array, as it is
+
+  Numbers 3 and up are for later versions; reading one is an error that says so."
+  (:require [clojure.java.io :as io]
+            [quorate.impl.errors :as errors]
+            [quorate.impl.reader :as reader]
+            [quorate.impl.writer :as writer])
+  (:import (java.io BufferedInputStream BufferedOutputStream File FileInputStream FileOutputStream InputStream
+                    InputStreamReader OutputStreamWriter)
+           (java.nio.charset StandardCharsets)))
+
+(set! *warn-on-reflection* true)
+(set! *unchecked-math* :warn-on-boxed)
+
+(def ^:const entry-bytes-max
+  "The engine's limit for one entry, in bytes, the format byte included (ENTRY_BYTES_MAX in limits.rs)."
+  (* 8 1024 1024))
+
+(def ^:const format-edn "EDN text in UTF-8." 1)
+(def ^:const format-bytes "A byte array as it is." 2)
+
+(defn- too-large [^long bytes]
+  (errors/error :raft/too-large
+                (str "The entry has " bytes " bytes; at most " entry-bytes-max " are possible.")
+                {:bytes bytes, :limit entry-bytes-max}))
+
+(defn- prefixed
+  "A new array: `format`, then `payload`."
+  ^bytes [^long format ^bytes payload]
+  (let [n   (alength payload)
+        out (byte-array (inc n))]
+    (when (> (inc n) (long entry-bytes-max))
+      (throw (too-large (inc n))))
+    (aset out 0 (unchecked-byte format))
+    (System/arraycopy payload 0 out 1 n)
+    out))
+
+(defn text-bytes
+  "`value` as EDN text in UTF-8 without a format byte, for the engine's own configuration."
+  ^bytes [value]
+  (let [^String text (writer/text value entry-bytes-max)]
+    (.getBytes text StandardCharsets/UTF_8)))
+
+(defn encode
+  "`value` as bytes: a byte array as it is, anything else as EDN. Throws ex-info `:raft/unreadable` with the `:path` and
+  `:class` of the part that could not be read back (a function, an object, a regular expression), or `:raft/too-large`."
+  ^bytes [value]
+  (if (bytes? value)
+    (prefixed format-bytes value)
+    (prefixed format-edn (text-bytes value))))
+
+(defn decode
+  "The value in `bytes` between `from` and `to`. Throws ex-info `:raft/corrupt` when they are not what [[encode]] makes."
+  ([^bytes bytes] (decode bytes 0 (alength bytes)))
+  ([^bytes bytes ^long from ^long to]
+   (when (>= from to)
+     (throw (errors/error :raft/corrupt "An entry of no bytes.")))
+   (let [format (long (aget bytes from))
+         start  (inc from)]
+     (cond
+       (= format (long format-edn))   (reader/from-text (String. bytes (int start) (int (- to start)) StandardCharsets/UTF_8))
+       (= format (long format-bytes)) (java.util.Arrays/copyOfRange bytes (int start) (int to))
+       :else (throw (errors/error :raft/corrupt (str "An entry of format " format ", which this version of Quorate does not know.")))))))
+
+(defn read-text
+  "The value in `bytes`, EDN text in UTF-8 without a format byte, as the engine writes it."
+  [^bytes bytes]
+  (reader/from-text (String. bytes StandardCharsets/UTF_8)))
+
+(defn- read-value [^InputStream in]
+  (let [format (.read in)]
+    (if (= format (int format-edn))
+      (reader/from-reader (InputStreamReader. in StandardCharsets/UTF_8))
+      (throw (errors/error :raft/corrupt (str "A snapshot of format " format ", which this version of Quorate does not know."))))))
+
+(defn read-file
+  "The value that [[write-file!]] wrote to `file`. Throws ex-info `:raft/corrupt`, or IOException."
+  [file]
+  (with-open [in (BufferedInputStream. (FileInputStream. (io/file file)) 65536)]
+    (read-value in)))
+
+(defn write-file!
+  "Writes `value` to `file`, streaming, whatever its size, and forces it to the disk. Throws ex-info `:raft/unreadable`, or
+  IOException."
+  [value file]
+  (let [^File file (io/file file)
+        doubtful?
+        (with-open [out (FileOutputStream. file)]
+          (let [buffered (BufferedOutputStream. out 65536)
+                _        (.write buffered (int format-edn))
+                text     (OutputStreamWriter. buffered StandardCharsets/UTF_8)
+                doubtful (writer/stream! value text)]
+            (.flush text)
+            (.sync (.getFD out))
+            doubtful))]
+    (when doubtful?
+      (reader/check-readable #(read-file file)))
+    nil))

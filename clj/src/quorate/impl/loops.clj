@@ -1,0 +1,218 @@
+(ns quorate.impl.loops
+  "The two threads of a node that poll the engine. They parse, look up who waits, and hand on; user code runs on them only
+  where it is their very task (the state machine, on the apply thread)."
+  (:require [clojure.tools.logging :as log]
+            [quorate.impl.machine :as machine]
+            [quorate.impl.pending :as pending]
+            [quorate.impl.records :as records]
+            [quorate.impl.runner :as runner]
+            [quorate.impl.session :as session]
+            [quorate.impl.wire :as wire])
+  (:import (java.nio ByteBuffer)
+           (java.util ArrayList)
+           (java.util.concurrent.atomic AtomicLong)
+           (quorate.impl.records Entry)))
+
+(set! *warn-on-reflection* true)
+(set! *unchecked-math* :warn-on-boxed)
+
+(def ^:private ^:const buffer-bytes "First size of a poll's buffer." (* 1024 1024))
+(def ^:private ^:const poll-wait-ms "How long one poll waits for a record." 1000)
+(def ^:private ^:const retry-wait-ms "Pause after a poll that failed, so that a broken engine is no busy loop." 100)
+(def ^:private ^:const outcomes-max "Outcomes gathered before they go to the callbacks thread." 256)
+(def ^:private ^:const outcomes-wait-ns "Outcomes gathered this long go to the callbacks thread." 1000000)
+
+(def ^:private ^:const log-lines-max "With so many tasks waiting on the watches' thread, log lines are dropped." 4096)
+
+(defn- fresh-buffer ^ByteBuffer [handle queue ^long bytes]
+  (let [buffer (ByteBuffer/allocateDirect bytes)]
+    (session/attach! handle queue buffer)
+    buffer))
+
+(defn- poll-loop
+  "Polls `queue` until it is closed. `acknowledged` is asked before each poll; `(take! buffer n)` gets what one brought,
+  and returns true when the queue is closed."
+  [handle queue acknowledged take!]
+  (loop [^ByteBuffer buffer (fresh-buffer handle queue buffer-bytes)]
+    (let [n (long (session/poll! handle queue (acknowledged) poll-wait-ms))]
+      (cond
+        (zero? n)  (recur buffer)
+        (= n -1)   nil
+        (neg? n)   (recur (fresh-buffer handle queue (- n)))
+        :else      (when-not (take! buffer n)
+                     (recur buffer))))))
+
+(defn- survives!
+  "Calls `f`; true when it returned, false when it threw, which is logged unless the session is closed anyway."
+  [{:keys [closed? name]} what f]
+  (try
+    (f)
+    true
+    (catch Throwable t
+      (when-not (closed?)
+        (log/error t "The" what "thread of" name "failed."))
+      false)))
+
+;; ---------------------------------------------------------------------------------------------------- outcomes
+
+(defn- settle!
+  "Answers `outcomes`, functions, in order, on the callbacks thread; here when that has ended, for an answer that comes late
+  is better than none."
+  [{:keys [callbacks pending]} ^ArrayList outcomes]
+  (when-not (.isEmpty outcomes)
+    (let [batch (.toArray outcomes)
+          n     (alength batch)]
+      (.clear outcomes)
+      (let [run! (fn []
+                   (dotimes [i n]
+                     (runner/guarded "A callback threw." ((aget batch i)))
+                     (pending/settled! pending 1)))]
+        (when-not (runner/offer! callbacks run!)
+          (run!))))))
+
+(defn- outcome! [{:keys [pending]} ^ArrayList outcomes ticket answer]
+  (when-let [waiter (pending/take! pending ticket)]
+    (.add outcomes (fn [] (answer waiter)))))
+
+;; ------------------------------------------------------------------------------------------------------ events
+
+(defn- completed! [node outcomes ticket status ^bytes payload]
+  (outcome! node outcomes ticket
+            (if (zero? (long status))
+              (fn [waiter] (pending/done! waiter payload))
+              (let [message (String. payload java.nio.charset.StandardCharsets/UTF_8)]
+                (fn [waiter] (pending/failed! waiter ticket status message))))))
+
+(defn- engine-log! [level ^String target message]
+  (let [logger (str "quorate.engine." (.replace target "::" "."))]
+    (case (long level)
+      1 (log/log logger :error nil message)
+      2 (log/log logger :warn nil message)
+      3 (log/log logger :info nil message)
+      4 (log/log logger :debug nil message)
+      (log/log logger :trace nil message))))
+
+(defn- event-sink [node outcomes]
+  (let [{:keys [watches on-leader on-watch]} node]
+    (reify records/Events
+      (completion! [_ ticket status payload]
+        (completed! node outcomes ticket status payload))
+      (leader! [_ text]
+        (when-not (runner/offer! watches (fn [] (on-leader text)))
+          (log/warn "The watches of" (:name node) "do not keep up: a change of leader was not reported:" text)))
+      (log! [_ level target message]
+        (when (< (runner/backlog watches) log-lines-max)
+          (runner/offer! watches (fn [] (engine-log! level target message)))))
+      (watch! [_ watch event]
+        (on-watch watch event)))))
+
+(defn- poll-events! [{:keys [handle] :as node} outcomes sink]
+  (poll-loop handle wire/events-queue (constantly 0)
+             (fn [buffer n]
+               (try (records/dispatch-events! buffer n sink)
+                    (finally (settle! node outcomes))))))
+
+(defn start-events!
+  "Starts the thread that takes completions, leader events, watch events and log lines of `node`: a map with `:handle :name
+  :closed?` (a function), `:callbacks` and `:watches` (runners), `:pending`, `:on-leader` (called with EDN text, on the
+  watches' thread), `:on-watch` (called with a watch's number and the event, on this thread: must not block). After a
+  failure it goes on with the next poll. Returns the thread."
+  ^Thread [{:keys [closed?] :as node}]
+  (let [outcomes (ArrayList.)
+        sink     (event-sink node outcomes)]
+    (doto (runner/daemon (str "quorate-events-" (:name node))
+                         (fn []
+                           (when-not (or (survives! node "events" #(poll-events! node outcomes sink))
+                                         (closed?))
+                             (Thread/sleep retry-wait-ms)
+                             (recur))))
+      (.start))))
+
+;; ------------------------------------------------------------------------------------------------------- apply
+
+(defn- answer-snapshot!
+  "Tells the engine that the snapshot request `ticket` is done, or why not."
+  [{:keys [handle closed?]} op ticket ^Throwable failure]
+  (try
+    (session/control handle op (wire/snapshot-answer ticket (some-> failure ex-message)))
+    (catch Exception e
+      (when-not (closed?)
+        (log/error e "The engine did not take the answer to a snapshot request.")))))
+
+(defn- failure-of
+  "What calling `f` throws; nil when it returns."
+  [f]
+  (try (f) nil
+       (catch Throwable t t)))
+
+(defn- log-failure
+  "A warning; with a stack only when the failure is not one of ours, which say all in their sentence."
+  [what ^Throwable failure]
+  (if (:error (ex-data failure))
+    (log/warn (str what ": " (ex-message failure)))
+    (log/warn failure what)))
+
+(defn- write-snapshot!
+  "Freezes the state here and now; writes it on a thread of its own."
+  [{:keys [machine] :as node} ticket path]
+  (let [[write failure] (try [(machine/frozen machine) nil]
+                             (catch Throwable t [nil t]))
+        finish! (fn [failure]
+                  (when failure
+                    (log-failure (str "No snapshot was written by " (:name node)) failure))
+                  (answer-snapshot! node wire/op-snapshot-done ticket failure))]
+    (if failure
+      (finish! failure)
+      (.start (runner/daemon (str "quorate-snapshot-" (:name node))
+                             (fn [] (finish! (failure-of #(write path)))))))))
+
+(defn- install-snapshot! [{:keys [machine ^AtomicLong applied] :as node} ticket index path]
+  (let [failure (failure-of #(machine/replace! machine path))]
+    (if failure
+      (log-failure (str "The snapshot " path " could not be installed by " (:name node)) failure)
+      (.set applied (long index)))
+    (answer-snapshot! node wire/op-install-done ticket failure)))
+
+(defn- gathered!
+  "Hands the outcomes on when there are many or they have been waiting. `since` holds when the first one was gathered."
+  [node ^ArrayList outcomes ^longs since]
+  (let [now (System/nanoTime)]
+    (when (= 1 (.size outcomes))
+      (aset since 0 now))
+    (when (or (>= (.size outcomes) outcomes-max)
+              (> (- now (aget since 0)) outcomes-wait-ns))
+      (settle! node outcomes))))
+
+(defn- apply-entry! [{:keys [machine ^AtomicLong applied] :as node} ^ArrayList outcomes since ^Entry entry]
+  (let [result (machine/step! machine entry)]
+    (.set applied (.-index entry))
+    (when (.-local? entry)
+      (outcome! node outcomes (.-sequence entry) (fn [waiter] (pending/done! waiter result)))
+      (when-not (.isEmpty outcomes)
+        (gathered! node outcomes since)))))
+
+(defn- apply-sink [node outcomes]
+  (let [since (long-array 1)]
+    (reify records/Applies
+      (entry! [_ entry] (apply-entry! node outcomes since entry))
+      (snapshot! [_ ticket _index path] (write-snapshot! node ticket path))
+      (install! [_ ticket index path] (install-snapshot! node ticket index path)))))
+
+(defn- poll-applies! [{:keys [handle ^AtomicLong applied] :as node} outcomes sink]
+  (poll-loop handle wire/apply-queue (fn [] (.get applied))
+             (fn [buffer n]
+               (try (records/dispatch-applies! buffer n sink)
+                    (finally (settle! node outcomes))))))
+
+(defn start-applies!
+  "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one. A failure of
+  its own (not of the state machine, which cannot fail it) ends it and is kept in the atom `:problem`: going on would
+  leave out an entry. The engine then sees the lag and refuses submissions. Returns the thread."
+  ^Thread [{:keys [problem] :as node}]
+  (let [outcomes (ArrayList.)
+        sink     (apply-sink node outcomes)]
+    (doto (runner/daemon (str "quorate-apply-" (:name node))
+                         (fn []
+                           (when-not (survives! node "apply" #(poll-applies! node outcomes sink))
+                             (reset! problem "Applying entries stopped after a failure of Quorate itself; see the log. Restart the node."))))
+      (.start))))

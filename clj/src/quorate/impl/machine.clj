@@ -1,0 +1,111 @@
+(ns quorate.impl.machine
+  "The state machine of a node, in two kinds.
+
+  A *reducer* `(fn [state entry ctx] [state' result])` is pure: the node keeps the value, so a snapshot is that value
+  written out while the next entries are applied. A *state machine* in fluree's way, `(fn [entry raft-state] result)`,
+  keeps its state where it likes.
+
+  Neither can harm the node: what throws, and a reducer that returns something else than a pair, becomes the result of
+  its entry, the same on every replica, and a reducer's state stays as it was."
+  (:require [quorate.impl.codec :as codec]
+            [quorate.impl.errors :as errors]
+            [quorate.impl.records])
+  (:import (quorate.impl.records Entry)))
+
+(set! *warn-on-reflection* true)
+(set! *unchecked-math* :warn-on-boxed)
+
+(defprotocol Machine
+  "Called from the apply thread only, except [[current]]."
+  (step! [_ entry] "Applies `entry`; returns its result. Never throws.")
+  (frozen [_] "A function of a path that writes the state as of now there, and may be called from any thread, later. Throws
+              ex-info when there can be no snapshot.")
+  (replace! [_ path] "Replaces the state by the file at `path`.")
+  (current [_] "The state as of the last entry applied; throws ex-info when the node does not hold it."))
+
+(defn id-text
+  "The id of a submission as a string, `node.incarnation.sequence` (the node in hexadecimal), as the engine's log has it."
+  ^String [node incarnation sequence]
+  (str (Long/toHexString (long node)) "." incarnation "." sequence))
+
+(defn- own-seed
+  "The leader draws one seed for a batch of entries; each entry gets its own from it (the finaliser of splitmix64)."
+  ^long [^long seed ^long index]
+  (let [z (+ seed (unchecked-multiply index -7046029254386353131))
+        z (unchecked-multiply (bit-xor z (unsigned-bit-shift-right z 30)) -4658895280553007687)
+        z (unchecked-multiply (bit-xor z (unsigned-bit-shift-right z 27)) -7723592293110705685)]
+    (bit-xor z (unsigned-bit-shift-right z 31))))
+
+(defn- context [^Entry e]
+  {:index   (.-index e)
+   :term    (.-term e)
+   :time-ms (.-time_ms e)
+   :seed    (own-seed (.-seed e) (.-index e))
+   :id      (id-text (.-node e) (.-incarnation e) (.-sequence e))})
+
+(defn- said [^Throwable t]
+  (or (ex-message t) (.getName (class t))))
+
+;; ----------------------------------------------------------------------------------------------------- reducer
+
+(defn- machine-failure [index reason cause]
+  (errors/error :raft/state-machine (str "State machine error: " reason) {:index index} cause))
+
+(defn- rubbish [x]
+  (str "the reducer must return a vector [state result], and returned "
+       (cond (nil? x)    "nil"
+             (vector? x) (str "a vector of " (count x))
+             :else       (.getName (class x)))
+       "."))
+
+(defn- reduced-by
+  "`[state' result]`; on any failure the state as it was and the failure."
+  [reducer state ^Entry e]
+  (try
+    (let [pair (reducer state (codec/decode (.-body e)) (context e))]
+      (if (and (vector? pair) (= 2 (count pair)))
+        pair
+        [state (machine-failure (.-index e) (rubbish pair) nil)]))
+    (catch Throwable t
+      [state (machine-failure (.-index e) (said t) t)])))
+
+(deftype ReducerMachine [reducer ^:volatile-mutable state]
+  Machine
+  (step! [_ entry]
+    (let [pair (reduced-by reducer state entry)]
+      (set! state (nth pair 0))
+      (nth pair 1)))
+  (frozen [_]
+    (let [value state]
+      (fn [path] (codec/write-file! value path))))
+  (replace! [_ path]
+    (set! state (codec/read-file path)))
+  (current [_] state))
+
+(defn reducer-machine
+  "A machine that keeps `initial-state` and steps it by the pure `reducer`, `(fn [state entry ctx] [state' result])`."
+  [reducer initial-state]
+  (ReducerMachine. reducer initial-state))
+
+;; ------------------------------------------------------------------------------------------ fluree's state machine
+
+(defn- no-snapshots []
+  (errors/error :raft/no-snapshots
+                "A :state-machine keeps its state itself, so this node can neither write nor install a snapshot of it; a :reducer has both for free."))
+
+(deftype FunctionMachine [f raft-state-at]
+  Machine
+  (step! [_ entry]
+    (try
+      (f (codec/decode (.-body ^Entry entry)) (raft-state-at entry))
+      (catch Throwable t
+        {:error (str "State machine error: " (said t))})))
+  (frozen [_] (throw (no-snapshots)))
+  (replace! [_ _] (throw (no-snapshots)))
+  (current [_]
+    (throw (errors/error :raft/invalid "A :state-machine keeps its state itself; only a :reducer's can be asked for."))))
+
+(defn function-machine
+  "A machine in fluree's way: `f` is `(fn [entry raft-state] result)`; `raft-state-at` makes the raft state of an entry."
+  [f raft-state-at]
+  (FunctionMachine. f raft-state-at))

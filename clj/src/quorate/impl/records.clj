@@ -1,0 +1,93 @@
+(ns quorate.impl.records
+  "Takes apart what a poll brought: `length u32 · type u8 · fields`, one record after the other."
+  (:require [quorate.impl.wire :as wire])
+  (:import (java.nio ByteBuffer ByteOrder)))
+
+(set! *warn-on-reflection* true)
+(set! *unchecked-math* :warn-on-boxed)
+
+(defprotocol Events
+  "Who takes the records of the events queue."
+  (completion! [_ ticket status payload] "`ticket` is answered: `status` 0 and the result, or a code and its message, as bytes.")
+  (leader! [_ text] "Leadership changed; an EDN map as text.")
+  (log! [_ level target message] "A log line of the engine; level 1 (error) to 5 (trace).")
+  (watch! [_ watch event] "An event of a key-value watch, as bytes."))
+
+(defprotocol Applies
+  "Who takes the records of the apply queue."
+  (entry! [_ entry] "Apply this [[Entry]].")
+  (snapshot! [_ ticket index path] "Write the state as of `index` to `path`.")
+  (install! [_ ticket index path] "Replace the state by the file `path`, which is as of `index`."))
+
+(deftype Entry [^long index ^long term ^long time-ms ^long seed local? ^long node ^long incarnation ^long sequence ^bytes body])
+
+(defn- rest-of ^long [^ByteBuffer in ^long end]
+  (- end (.position in)))
+
+(defn- completion [^ByteBuffer in end to]
+  (let [ticket (.getLong in)
+        status (long (.get in))]
+    (completion! to ticket status (wire/take-bytes in (rest-of in end)))))
+
+(defn- log-line [^ByteBuffer in end to]
+  (let [level  (long (.get in))
+        target (wire/take-text in (bit-and (.getShort in) 0xffff))]
+    (log! to level target (wire/take-text in (rest-of in end)))))
+
+(defn- event
+  "Hands the event record that ends at `end` to `to`. Returns true when it was the last of the queue."
+  [^ByteBuffer in ^long end to]
+  (case (long (.get in))
+    1 (do (completion in end to) false)
+    2 (do (leader! to (wire/take-text in (rest-of in end))) false)
+    3 (do (log-line in end to) false)
+    4 (let [watch (.getLong in)]
+        (watch! to watch (wire/take-bytes in (rest-of in end)))
+        false)
+    5 true
+    false))
+
+(defn- entry [^ByteBuffer in ^long end]
+  (let [index (.getLong in), term (.getLong in), time-ms (.getLong in), seed (.getLong in)
+        local? (not (zero? (.get in)))
+        node (.getLong in), incarnation (.getLong in), sequence (.getLong in)]
+    (Entry. index term time-ms seed local? node incarnation sequence (wire/take-bytes in (rest-of in end)))))
+
+(defn- apply-record [^ByteBuffer in ^long end to]
+  (case (long (.get in))
+    1 (do (entry! to (entry in end)) false)
+    2 (let [ticket (.getLong in), index (.getLong in)]
+        (snapshot! to ticket index (wire/take-text in (rest-of in end)))
+        false)
+    3 (let [ticket (.getLong in), index (.getLong in)]
+        (install! to ticket index (wire/take-text in (rest-of in end)))
+        false)
+    4 true
+    false))
+
+(defn- each-record
+  "Calls `(f in end)` for each record in the first `n` bytes of `in`, positioned after the length. A type that this
+  version does not know is passed over. Returns true when `f` did for one of them."
+  [^ByteBuffer in ^long n f]
+  (.order in ByteOrder/LITTLE_ENDIAN)
+  (.limit in (int n))
+  (.position in 0)
+  (loop [last? false]
+    (if (< (.position in) n)
+      (let [length (bit-and (.getInt in) 0xffffffff)
+            end    (+ (.position in) length)
+            last?  (or (f in end) last?)]
+        (.position in (int end))
+        (recur last?))
+      (boolean last?))))
+
+(defn dispatch-events!
+  "Hands each event in the first `n` bytes of `in` to `to`, [[Events]]. Returns true when the queue is closed."
+  [in n to]
+  (each-record in n (fn [in end] (event in end to))))
+
+(defn dispatch-applies!
+  "Hands each record of the apply queue in the first `n` bytes of `in` to `to`, [[Applies]]. Returns true when the queue is
+  closed."
+  [in n to]
+  (each-record in n (fn [in end] (apply-record in end to))))

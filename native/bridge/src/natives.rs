@@ -1,0 +1,166 @@
+//! The seven natives of `quorate.jni.Native`. Each checks its arguments, does its work with no lock held, and turns every
+//! failure and every panic into an exception.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jni::objects::{JByteArray, JByteBuffer, JClass, JString};
+use jni::sys::{jint, jlong};
+use jni::{Env, EnvUnowned};
+use quorate_engine::session::{Kind, Op, Polled, Queue};
+use quorate_engine::{Code, Failure, limits};
+
+use crate::buffer::DirectBuffer;
+use crate::table::Table;
+use crate::throw::{Fault, Throw, out_of_range};
+use crate::{VERSION, log_lines, start};
+
+static SESSIONS: Table<DirectBuffer> = Table::new(&log_lines::LINES);
+
+/// `static native long open(byte[] configEdn)`
+// SAFETY: the name is what the JVM looks for, and belongs to this library alone; the JVM calls it as declared in Java.
+#[unsafe(no_mangle)]
+pub extern "system" fn Java_quorate_jni_Native_open<'local>(
+    mut env: EnvUnowned<'local>,
+    _: JClass<'local>,
+    config: JByteArray<'local>,
+) -> jlong {
+    env.with_env(|env| -> Result<jlong, Fault> {
+        let config = copy(env, &config, "The configuration", limits::ENTRY_BYTES_MAX)?;
+        Ok(SESSIONS.insert(start::start(&config)?))
+    })
+    .resolve::<Throw>()
+}
+
+/// `static native void attach(long handle, int queue, ByteBuffer direct)`
+// SAFETY: as for `open`.
+#[unsafe(no_mangle)]
+pub extern "system" fn Java_quorate_jni_Native_attach<'local>(
+    mut env: EnvUnowned<'local>,
+    _: JClass<'local>,
+    handle: jlong,
+    queue: jint,
+    buffer: JByteBuffer<'local>,
+) {
+    env.with_env(|env| -> Result<(), Fault> {
+        let queue = number::<Queue>("The queue", queue)?;
+        let buffer = DirectBuffer::new(env, &buffer)?;
+        Ok(SESSIONS.attach(handle, queue, buffer)?)
+    })
+    .resolve::<Throw>()
+}
+
+/// `static native long submit(long handle, int kind, byte[] body, long timeoutMs)`
+// SAFETY: as for `open`.
+#[unsafe(no_mangle)]
+pub extern "system" fn Java_quorate_jni_Native_submit<'local>(
+    mut env: EnvUnowned<'local>,
+    _: JClass<'local>,
+    handle: jlong,
+    kind: jint,
+    body: JByteArray<'local>,
+    timeout_ms: jlong,
+) -> jlong {
+    env.with_env(|env| -> Result<jlong, Fault> {
+        let kind = number::<Kind>("The kind of submission", kind)?;
+        let timeout = duration("The timeout", timeout_ms)?;
+        SESSIONS.check_open(handle)?;
+        let body = copy(env, &body, "The body", limits::ENTRY_BYTES_MAX)?;
+        Ok(SESSIONS.submit(handle, kind, body, timeout)? as jlong)
+    })
+    .resolve::<Throw>()
+}
+
+/// `static native int poll(long handle, int queue, long acknowledged, long waitMs)`
+// SAFETY: as for `open`.
+#[unsafe(no_mangle)]
+pub extern "system" fn Java_quorate_jni_Native_poll<'local>(
+    mut env: EnvUnowned<'local>,
+    _: JClass<'local>,
+    handle: jlong,
+    queue: jint,
+    acknowledged: jlong,
+    wait_ms: jlong,
+) -> jint {
+    env.with_env(|_| -> Result<jint, Fault> {
+        let queue = number::<Queue>("The queue", queue)?;
+        let wait = duration("The wait", wait_ms)?;
+        let acknowledged =
+            u64::try_from(acknowledged).map_err(|_| out_of_range("The acknowledged index", acknowledged))?;
+        polled(SESSIONS.poll(handle, queue, acknowledged, wait)?)
+    })
+    .resolve::<Throw>()
+}
+
+/// `static native byte[] control(long handle, int op, byte[] body)`
+// SAFETY: as for `open`.
+#[unsafe(no_mangle)]
+pub extern "system" fn Java_quorate_jni_Native_control<'local>(
+    mut env: EnvUnowned<'local>,
+    _: JClass<'local>,
+    handle: jlong,
+    op: jint,
+    body: JByteArray<'local>,
+) -> JByteArray<'local> {
+    env.with_env(|env| -> Result<JByteArray<'local>, Fault> {
+        let op = number::<Op>("The operation", op)?;
+        SESSIONS.check_open(handle)?;
+        let body = copy(env, &body, "The body", limits::ENTRY_BYTES_MAX)?;
+        let answer = SESSIONS.control(handle, op, body)?;
+        Ok(env.byte_array_from_slice(&answer)?)
+    })
+    .resolve::<Throw>()
+}
+
+/// `static native void close(long handle)`
+// SAFETY: as for `open`.
+#[unsafe(no_mangle)]
+pub extern "system" fn Java_quorate_jni_Native_close<'local>(
+    mut env: EnvUnowned<'local>,
+    _: JClass<'local>,
+    handle: jlong,
+) {
+    env.with_env(|_| -> Result<(), Fault> { Ok(SESSIONS.close(handle)?) }).resolve::<Throw>()
+}
+
+/// `static native String version()`
+// SAFETY: as for `open`.
+#[unsafe(no_mangle)]
+pub extern "system" fn Java_quorate_jni_Native_version<'local>(
+    mut env: EnvUnowned<'local>,
+    _: JClass<'local>,
+) -> JString<'local> {
+    env.with_env(|env| -> Result<JString<'local>, Fault> { Ok(JString::from_str(env, VERSION)?) }).resolve::<Throw>()
+}
+
+/// Copies a Java array, once.
+fn copy(env: &Env<'_>, array: &JByteArray<'_>, what: &str, max: usize) -> Result<Bytes, Fault> {
+    if array.is_null() {
+        return Err(Failure::invalid(format!("{what} is null.")).into());
+    }
+    let length = array.len(env)?;
+    if length > max {
+        let message = format!("{what} has {length} bytes; at most {max} are accepted.");
+        return Err(Failure::new(Code::TooLarge, message).into());
+    }
+    Ok(Bytes::from(env.convert_byte_array(array)?))
+}
+
+fn number<T: TryFrom<u8, Error = Failure>>(what: &str, value: jint) -> Result<T, Fault> {
+    let value = u8::try_from(value).map_err(|_| out_of_range(what, value.into()))?;
+    Ok(T::try_from(value)?)
+}
+
+fn duration(what: &str, ms: jlong) -> Result<Duration, Fault> {
+    u64::try_from(ms).map(Duration::from_millis).map_err(|_| out_of_range(what, ms))
+}
+
+/// What Java sees: bytes, 0 for none, -1 for closed, or what the next record needs as a negative number.
+fn polled(polled: Polled) -> Result<jint, Fault> {
+    let as_int = |bytes: usize| jint::try_from(bytes).map_err(|_| out_of_range("The size of a record", bytes as i64));
+    match polled {
+        Polled::Bytes(bytes) => as_int(bytes),
+        Polled::NeedsBytes(bytes) => as_int(bytes).map(|bytes| -bytes),
+        Polled::Closed => Ok(-1),
+    }
+}

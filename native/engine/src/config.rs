@@ -1,0 +1,234 @@
+//! A node's configuration and its validation: nonsense is refused at start, with the reason.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use crate::error::Failure;
+use crate::limits::{MEMBERS_MAX, NAME_BYTES_MAX};
+
+/// Which state machine a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineKind {
+    /// The key-value store on sled, in the engine.
+    KeyValue,
+    /// A machine in the host process (see [`crate::hosted`]).
+    Hosted,
+}
+
+/// Everything a node needs to start. All times in milliseconds.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// This node's name; must be one of `servers`.
+    pub name: String,
+    /// Names of the configured servers, each with the address of its transport, `host:port`. The address may be empty
+    /// only for a single node.
+    pub servers: BTreeMap<String, String>,
+    /// Where this node listens, `host:port`, when it differs from its address in `servers`.
+    pub listen: Option<String>,
+    /// The data directory; made when absent.
+    pub data_dir: PathBuf,
+    /// Which state machine.
+    pub machine: MachineKind,
+    /// Interval of the leader's heartbeats.
+    pub heartbeat_ms: u64,
+    /// A follower that heard nothing for between this and twice this starts an election.
+    pub election_timeout_ms: u64,
+    /// Take a snapshot after so many commands since the last one.
+    pub snapshot_commands: u64,
+    /// Keep so many Raft entries before a snapshot, for followers that lag a little.
+    pub log_keep_entries: u64,
+    /// Only join a cluster that exists; never found one.
+    pub join_only: bool,
+    /// Accept peers off loopback without encryption.
+    pub insecure: bool,
+    /// A command submitted here while another node leads goes to the leader; otherwise it fails with `NotLeader`.
+    pub forward: bool,
+    /// How long a node that is joining, or whose configured peers have not answered, waits between attempts.
+    pub retry_ms: u64,
+}
+
+/// Default of [`NodeConfig::heartbeat_ms`].
+pub const HEARTBEAT_MS: u64 = 100;
+/// Default of [`NodeConfig::election_timeout_ms`].
+pub const ELECTION_TIMEOUT_MS: u64 = 500;
+/// Default of [`NodeConfig::snapshot_commands`].
+pub const SNAPSHOT_COMMANDS: u64 = 100_000;
+/// Default of [`NodeConfig::log_keep_entries`]; far above any apply backlog (openraft#2116).
+pub const LOG_KEEP_ENTRIES: u64 = 20_000;
+/// Default of [`NodeConfig::retry_ms`].
+pub const RETRY_MS: u64 = 250;
+/// Shortest heartbeat that is accepted.
+pub const HEARTBEAT_MS_MIN: u64 = 5;
+/// Longest election timeout that is accepted.
+pub const ELECTION_TIMEOUT_MS_MAX: u64 = 600_000;
+
+impl NodeConfig {
+    /// A configuration with the defaults, for `name` among `servers`, with its data in `data_dir`.
+    pub fn new(name: impl Into<String>, servers: BTreeMap<String, String>, data_dir: impl Into<PathBuf>) -> NodeConfig {
+        NodeConfig {
+            name: name.into(),
+            servers,
+            listen: None,
+            data_dir: data_dir.into(),
+            machine: MachineKind::KeyValue,
+            heartbeat_ms: HEARTBEAT_MS,
+            election_timeout_ms: ELECTION_TIMEOUT_MS,
+            snapshot_commands: SNAPSHOT_COMMANDS,
+            log_keep_entries: LOG_KEEP_ENTRIES,
+            join_only: false,
+            insecure: false,
+            forward: true,
+            retry_ms: RETRY_MS,
+        }
+    }
+
+    /// This node's own address in `servers`; empty when it has none.
+    pub fn address(&self) -> &str {
+        self.servers.get(&self.name).map_or("", String::as_str)
+    }
+
+    /// Where to listen: `listen`, else the own address; `None` for a single node without one.
+    pub fn listen_address(&self) -> Option<&str> {
+        let address = self.listen.as_deref().unwrap_or(self.address());
+        (!address.is_empty()).then_some(address)
+    }
+
+    /// The other configured servers, by name.
+    pub fn peers(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.servers.iter().filter(|(name, _)| **name != self.name)
+    }
+
+    /// Checks everything that can be known before anything is touched. Fails with `Invalid` and one sentence.
+    pub fn validate(&self) -> Result<(), Failure> {
+        self.validate_names()?;
+        self.validate_addresses()?;
+        self.validate_times()?;
+        if self.snapshot_commands == 0 {
+            return Err(Failure::invalid("The snapshot threshold must be at least 1 command."));
+        }
+        Ok(())
+    }
+
+    fn validate_names(&self) -> Result<(), Failure> {
+        if self.servers.len() > MEMBERS_MAX {
+            return Err(Failure::invalid(format!(
+                "{} servers are configured; at most {MEMBERS_MAX} are possible.",
+                self.servers.len()
+            )));
+        }
+        if let Some(name) = self.servers.keys().find(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+            return Err(Failure::invalid(format!("The server name {name:?} must have 1 to {NAME_BYTES_MAX} bytes.")));
+        }
+        if !self.servers.contains_key(&self.name) {
+            let known = self.servers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Failure::invalid(format!(
+                "This server's name {:?} is not among the servers ({known}).",
+                self.name
+            )));
+        }
+        Ok(())
+    }
+
+    fn validate_addresses(&self) -> Result<(), Failure> {
+        let mut seen = BTreeMap::new();
+        for (name, address) in &self.servers {
+            if address.is_empty() && self.servers.len() > 1 {
+                return Err(Failure::invalid(format!(
+                    "The server {name:?} has no address; with more than one server each needs one, \"host:port\"."
+                )));
+            }
+            if !address.is_empty() {
+                check_address(address)?;
+                if let Some(other) = seen.insert(address, name) {
+                    return Err(Failure::invalid(format!(
+                        "The servers {other:?} and {name:?} have the same address {address}."
+                    )));
+                }
+            }
+        }
+        let Some(listen) = self.listen_address() else { return Ok(()) };
+        check_address(listen)?;
+        if !self.insecure && !is_loopback(listen) {
+            return Err(Failure::invalid(format!(
+                "The address {listen} is not a loopback address, and the raft transport is not encrypted: set :insecure true if the network between the servers is trusted."
+            )));
+        }
+        Ok(())
+    }
+
+    fn validate_times(&self) -> Result<(), Failure> {
+        let (heartbeat, election) = (self.heartbeat_ms, self.election_timeout_ms);
+        if heartbeat < HEARTBEAT_MS_MIN {
+            return Err(Failure::invalid(format!(
+                "A heartbeat of {heartbeat} ms is too short; at least {HEARTBEAT_MS_MIN} ms."
+            )));
+        }
+        if election > ELECTION_TIMEOUT_MS_MAX {
+            return Err(Failure::invalid(format!(
+                "An election timeout of {election} ms is too long; at most {ELECTION_TIMEOUT_MS_MAX} ms."
+            )));
+        }
+        if heartbeat.saturating_mul(2) > election {
+            return Err(Failure::invalid(format!(
+                "An election timeout of {election} ms cannot work with a heartbeat of {heartbeat} ms: one lost heartbeat would cost an election; take at least {} ms.",
+                heartbeat.saturating_mul(2)
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn check_address(address: &str) -> Result<(), Failure> {
+    let port = address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
+    match port.map(str::parse::<u16>) {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(Failure::invalid(format!("{address:?} is not an address; it must be \"host:port\"."))),
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    match address.to_socket_addrs() {
+        Ok(mut found) => found.all(|one: SocketAddr| one.ip().is_loopback()),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three() -> NodeConfig {
+        let servers = [("a", "127.0.0.1:7001"), ("b", "127.0.0.1:7002"), ("c", "127.0.0.1:7003")];
+        NodeConfig::new("a", servers.map(|(name, address)| (name.into(), address.into())).into(), "data")
+    }
+
+    fn refusal(change: impl FnOnce(&mut NodeConfig)) -> String {
+        let mut config = three();
+        change(&mut config);
+        config.validate().unwrap_err().message
+    }
+
+    #[test]
+    fn the_defaults_are_accepted() {
+        assert_eq!(three().validate(), Ok(()));
+        let single = NodeConfig::new("a", [("a".to_string(), String::new())].into(), "data");
+        assert_eq!(single.validate(), Ok(()));
+        assert_eq!(single.listen_address(), None);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_reason() {
+        assert!(refusal(|c| c.name = "z".into()).contains("not among the servers (a, b, c)"));
+        assert!(
+            refusal(|c| c.servers.insert("c".into(), "127.0.0.1:7001".into()).map_or((), drop))
+                .contains("same address")
+        );
+        assert!(refusal(|c| c.servers.insert("c".into(), "nowhere".into()).map_or((), drop)).contains("host:port"));
+        assert!(refusal(|c| c.servers.insert("c".into(), "".into()).map_or((), drop)).contains("no address"));
+        assert!(refusal(|c| c.election_timeout_ms = 150).contains("cannot work"));
+        assert!(refusal(|c| c.heartbeat_ms = 0).contains("too short"));
+        assert!(refusal(|c| c.snapshot_commands = 0).contains("at least 1"));
+        assert!(refusal(|c| c.listen = Some("0.0.0.0:7001".into())).contains(":insecure true"));
+    }
+}

@@ -1,0 +1,294 @@
+//! Reads the log's newest files before raft-engine does, to tell a torn end from damage.
+//!
+//! raft-engine cuts the newest file off at the first broken batch, whatever follows, and looks at the checksums of
+//! entries only when they are read. A torn write and a flipped bit look the same there, and cutting at the latter
+//! forgets acknowledged entries. Here every batch is checked, with raft-engine's own format (version 2):
+//!
+//! ```text
+//! file   := magic · version u64 · alignment u64 · batch*                          numbers big-endian
+//! batch  := length u56, compression u8 · footer offset u64 · [entries · crc32] · items · crc32 ^ file number
+//! items  := count · (group · type u8 · ...)*                                      LEB128; crc32 little-endian
+//! ```
+//!
+//! A broken batch in any file but the newest is damage: files are closed and synced before the next is begun. In the
+//! newest, it is damage when a whole batch behind it knows it as durable (see [`super::marks`]), and torn otherwise.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::env::FileSystem;
+use super::files::{append_name, append_seq};
+use super::guard::read_file;
+use super::marks::{self, Marks};
+use super::state::corrupt;
+use crate::error::Failure;
+
+const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
+const VERSION: u64 = 2;
+const NO_ALIGNMENT: u64 = 0;
+const FILE_HEADER: usize = MAGIC.len() + 8 + 8;
+const BATCH_HEADER: usize = 16;
+const CHECKSUM: usize = 4;
+
+const ENTRIES: u8 = 1;
+const COMMAND: u8 = 2;
+const KEY_VALUE: u8 = 3;
+const COMPACT: u8 = 2;
+const PUT: u8 = 1;
+
+/// One whole batch.
+struct Batch {
+    len: usize,
+    marks: Marks,
+}
+
+/// What a file holds, up to its end or its first broken batch.
+#[derive(Default)]
+struct Found {
+    first_seq: Option<u64>,
+    last_seq: Option<u64>,
+    broken_at: Option<usize>,
+    /// The newest batch known to be durable by any whole batch behind the broken one.
+    synced_behind: Option<u64>,
+}
+
+/// The log files of a directory, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// Those that count.
+    pub live: Vec<PathBuf>,
+    /// What a killed process had given back and not yet used again or removed: there is a gap behind it.
+    pub stale: Vec<PathBuf>,
+    /// The newest file that is missing in the gap.
+    pub missing: Option<PathBuf>,
+}
+
+/// Lists the log files in `dir`. Fails with `Io`.
+pub(super) fn list(dir: &Path) -> Result<Files, Failure> {
+    let failed = |error: std::io::Error| Failure::io(format!("Listing {}", dir.display()), &error);
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if let Some(seq) = append_seq(&path) {
+            all.push((seq, path));
+        }
+    }
+    all.sort();
+    let gap = all.windows(2).rposition(|pair| pair[1].0 != pair[0].0 + 1);
+    let live = all.split_off(gap.map_or(0, |before| before + 1));
+    let missing = gap.and_then(|_| live.first()).map(|(seq, _)| dir.join(append_name(seq - 1)));
+    let paths = |files: Vec<(u64, PathBuf)>| files.into_iter().map(|(_, path)| path).collect();
+    Ok(Files { live: paths(live), stale: paths(all), missing })
+}
+
+/// Checks the newest `budget` bytes (whole files, at least two) of the log in `files`, and the heads of all. Fails with
+/// `Corrupt` or `Io`.
+pub(super) fn verify<F: FileSystem>(
+    file_system: &F,
+    files: &[PathBuf],
+    group: u64,
+    budget: u64,
+) -> Result<(), Failure> {
+    let (mut newer, mut bytes) = (None::<(&Path, Found)>, 0);
+    for (age, path) in files.iter().rev().enumerate() {
+        let failed = |error: std::io::Error| Failure::io(format!("Reading {}", path.display()), &error);
+        if age >= 2 && bytes >= budget {
+            let head = read_file(file_system, path, FILE_HEADER as u64).map_err(failed)?;
+            file_header(&head).then_some(()).ok_or_else(|| damaged(path, 0))?;
+            continue;
+        }
+        let data = read_file(file_system, path, u64::MAX).map_err(failed)?;
+        bytes += data.len() as u64;
+        let found = examine(&data, append_seq(path).unwrap_or(0), group);
+        if let Some(offset) = found.broken_at.filter(|_| age > 0 || foreign_header(&data)) {
+            return Err(damaged(path, offset));
+        }
+        if let Some((newer, of)) = &newer {
+            judge(newer, of, found.last_seq)?;
+        }
+        newer = Some((path, found));
+    }
+    match newer {
+        // Of what came before it nothing is known, unless this is the first file of all.
+        Some((oldest, found)) => judge(oldest, &found, None),
+        None => Ok(()),
+    }
+}
+
+/// Judges a file by what the one before it ended with.
+fn judge(path: &Path, file: &Found, before: Option<u64>) -> Result<(), Failure> {
+    if let (Some(before), Some(first)) = (before, file.first_seq)
+        && first != before + 1
+    {
+        return Err(corrupt(format!(
+            "{} begins with batch {first}, but batch {} should follow there.",
+            path.display(),
+            before + 1
+        )));
+    }
+    let Some(offset) = file.broken_at else { return Ok(()) };
+    let broken = file.last_seq.or(before).map_or(1, |seq| seq + 1);
+    match file.synced_behind {
+        Some(synced) if synced >= broken => Err(damaged(path, offset)),
+        _ => {
+            tracing::info!(
+                target: "quorate::log",
+                "{} ends with a torn write at offset {offset}; it was never acknowledged and is cut off.",
+                path.display()
+            );
+            Ok(())
+        }
+    }
+}
+
+fn damaged(path: &Path, offset: usize) -> Failure {
+    corrupt(format!("{} is damaged at offset {offset}.", path.display()))
+}
+
+fn examine(data: &[u8], seq: u64, group: u64) -> Found {
+    let mut found = Found::default();
+    let mut at = 0;
+    if file_header(data) {
+        at = FILE_HEADER;
+        while let Some(batch) = batch(data, at, seq, group) {
+            found.first_seq = found.first_seq.or(Some(batch.marks.seq));
+            found.last_seq = Some(batch.marks.seq);
+            at += batch.len;
+        }
+    }
+    if at == data.len() && at > 0 {
+        return found;
+    }
+    found.broken_at = Some(at);
+    found.synced_behind = synced_behind(data, at, seq, group);
+    found
+}
+
+fn file_header(data: &[u8]) -> bool {
+    data.starts_with(MAGIC)
+        && number(data, MAGIC.len()) == Some(VERSION)
+        && number(data, MAGIC.len() + 8) == Some(NO_ALIGNMENT)
+}
+
+/// raft-engine would take it for its own, and with a wrong alignment end the process.
+fn foreign_header(data: &[u8]) -> bool {
+    data.starts_with(MAGIC) && !file_header(data)
+}
+
+fn synced_behind(data: &[u8], from: usize, seq: u64, group: u64) -> Option<u64> {
+    let mut newest = None;
+    let mut at = from + 1;
+    while at + BATCH_HEADER <= data.len() {
+        match batch(data, at, seq, group) {
+            Some(batch) => {
+                newest = newest.max(Some(batch.marks.synced));
+                at += batch.len;
+            }
+            None => at += 1,
+        }
+    }
+    newest
+}
+
+/// The batch at `at`, when it is whole.
+fn batch(data: &[u8], at: usize, seq: u64, group: u64) -> Option<Batch> {
+    let head = number(data, at)?;
+    let (len, compression) = ((head >> 8) as usize, head as u8);
+    if compression != 0 || len <= BATCH_HEADER + CHECKSUM || len > data.len() - at {
+        return None;
+    }
+    let footer = usize::try_from(number(data, at + 8)?).ok()?;
+    if footer < BATCH_HEADER || footer + CHECKSUM >= len {
+        return None;
+    }
+    let items = checked(&data[at + footer..at + len], seq as u32)?;
+    if footer > BATCH_HEADER {
+        checked(&data[at + BATCH_HEADER..at + footer], 0)?;
+    }
+    Some(Batch { len, marks: find_marks(items, group)? })
+}
+
+/// `data` without the checksum at its end, when that is right.
+fn checked(data: &[u8], signature: u32) -> Option<&[u8]> {
+    let (content, checksum) = data.split_at_checked(data.len().checked_sub(CHECKSUM)?)?;
+    let stored = u32::from_le_bytes(checksum.try_into().ok()?) ^ signature;
+    (!content.is_empty() && crc32fast::hash(content) == stored).then_some(content)
+}
+
+fn number(data: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(data.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn find_marks(items: &[u8], group: u64) -> Option<Marks> {
+    let mut rest = Items(items);
+    let mut found = None;
+    for _ in 0..rest.varint()? {
+        let of = rest.varint()?;
+        match rest.byte()? {
+            ENTRIES => rest.skip_entries()?,
+            COMMAND => rest.skip_command()?,
+            KEY_VALUE => {
+                let (key, value) = rest.key_value()?;
+                if of == group && key == marks::KEY {
+                    found = Some(Marks::decode(value?).ok()?);
+                }
+            }
+            _ => return None,
+        }
+    }
+    found
+}
+
+/// Walks through the items of a batch.
+struct Items<'a>(&'a [u8]);
+
+impl<'a> Items<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.varint()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn skip_entries(&mut self) -> Option<()> {
+        let count = self.varint()?;
+        if count > 0 {
+            self.varint()?;
+        }
+        for _ in 0..count {
+            self.varint()?;
+        }
+        Some(())
+    }
+
+    fn skip_command(&mut self) -> Option<()> {
+        if self.byte()? == COMPACT {
+            self.varint()?;
+        }
+        Some(())
+    }
+
+    fn key_value(&mut self) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+        let kind = self.byte()?;
+        let key = self.bytes()?;
+        Some((key, if kind == PUT { Some(self.bytes()?) } else { None }))
+    }
+}

@@ -1,0 +1,238 @@
+//! Opening and closing a log store.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use fs2::FileExt;
+use parking_lot::Mutex;
+use raft_engine::{Config, ReadableSize, RecoveryMode};
+use tokio::sync::mpsc;
+
+use super::env::{DefaultFileSystem, FileSystem};
+use super::files::{Ledger, append_seq};
+use super::guard::{Guard, Seen};
+use super::marks::{self, Marks};
+use super::options::{LogOptions, LogStats};
+use super::reader::{self, Engine, Request};
+use super::state::{Shared, corrupt};
+use super::writer::Writer;
+use super::{scan, state};
+use crate::durable::{make_dir, sync_dir};
+use crate::error::{Code, Failure};
+use crate::limits::LOG_READS_MAX;
+
+/// A Raft log on disk; see the module for how it works. Cloning shares the log. The last clone that goes closes it.
+#[derive(Clone)]
+pub struct LogStore {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub dir: PathBuf,
+    pub shared: Arc<Shared>,
+    pub requests: Mutex<Option<mpsc::Sender<Request>>>,
+    seen: Arc<Seen>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl LogStore {
+    /// Opens the log in `dir`, which is made when it is not there. A torn end, of a write that was never acknowledged, is
+    /// cut off. Blocks for as long as reading the log's newest end takes. Fails with `Locked` when another store has
+    /// it open, with `Corrupt` when anything acknowledged is damaged or missing (naming file and offset where known),
+    /// and with `Io`.
+    pub fn open(dir: &Path, options: LogOptions) -> Result<LogStore, Failure> {
+        LogStore::open_on(dir, options, Arc::new(DefaultFileSystem))
+    }
+
+    /// [`LogStore::open`] with every access to log files going through `file_system`. The directory itself is listed
+    /// and synced through the operating system, which is what raft-engine does too.
+    pub fn open_on<F: FileSystem + 'static>(
+        dir: &Path,
+        options: LogOptions,
+        file_system: Arc<F>,
+    ) -> Result<LogStore, Failure> {
+        make_dir(dir).map_err(|error| Failure::io(format!("Making the log directory {}", dir.display()), &error))?;
+        check_unlocked(dir)?;
+        let files = scan::list(dir)?;
+        scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
+        let seen = Arc::new(Seen::default());
+        let engine = open_engine(dir, &options, Guard { inner: file_system.clone(), seen: seen.clone() })?;
+        let marks = load_marks(&engine, dir, options.group, files.missing.as_deref())?;
+        remove_stale(file_system.as_ref(), &files.stale);
+        let ledger = make_ledger(&files.live, &marks, &options);
+        let shared = Arc::new(Shared::new(marks.clone()));
+        let (sender, requests) = mpsc::channel(LOG_READS_MAX);
+        let inner = Inner {
+            dir: dir.to_path_buf(),
+            shared: shared.clone(),
+            requests: Mutex::new(Some(sender)),
+            seen: seen.clone(),
+            threads: Mutex::new(Vec::new()),
+        };
+        let mut writer = Writer::new(engine.clone(), options.group, seen.clone(), shared, marks.clone(), ledger);
+        writer.settle()?;
+        seen.failure().map_or(Ok(()), Err)?;
+        sync_dir(dir).map_err(|error| Failure::io(format!("Syncing {}", dir.display()), &error))?;
+        let store = LogStore { inner: Arc::new(inner) };
+        store.start(&format!("quorate-log-{}", options.name), move || writer.run())?;
+        let group = options.group;
+        let (report, checked) = std::sync::mpsc::channel();
+        store.start(&format!("quorate-logread-{}", options.name), move || {
+            let checked = check_ends(&engine, group, &marks);
+            let sound = checked.is_ok();
+            if report.send(checked).is_ok() && sound {
+                reader::run(engine, group, requests);
+            }
+        })?;
+        checked.recv().map_err(|_| Failure::internal("The log's reading thread died."))??;
+        Ok(store)
+    }
+
+    fn start(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+        let thread = thread::Builder::new().name(name.to_string()).spawn(body);
+        let thread = thread.map_err(|error| Failure::io("Starting a thread of the log", &error))?;
+        self.inner.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Why this store acknowledges nothing any more; `None` while all is well. It stays: only opening the directory
+    /// anew, with the cause gone, starts afresh.
+    pub fn health(&self) -> Option<Failure> {
+        self.inner.shared.state.lock().failure.clone()
+    }
+
+    /// What the store has done since it was opened.
+    pub fn stats(&self) -> LogStats {
+        let (syncs, sync_last_us, sync_mean_us, sync_max_us) = self.inner.seen.syncs();
+        let state = self.inner.shared.state.lock();
+        let (batches, entries, bytes) = (state.batches, state.entries, state.bytes);
+        LogStats { syncs, batches, entries, bytes, sync_last_us, sync_mean_us, sync_max_us }
+    }
+
+    /// Writes what is queued, answers it, and ends the threads; then the directory is unlocked. Everything after it fails
+    /// with `Closed`. Blocks for about as long as a sync takes. May be called again. Never call it from a callback of
+    /// the store.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        self.shared.state.lock().closing = true;
+        self.shared.room.close();
+        self.shared.work.notify_all();
+        self.requests.lock().take();
+        let mut threads = self.threads.lock();
+        for thread in threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!(target: "quorate::log", "A thread of the log in {} died.", self.dir.display());
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// raft-engine locks the directory itself; this is for a clear answer, before anything is read.
+fn check_unlocked(dir: &Path) -> Result<(), Failure> {
+    let path = dir.join("LOCK");
+    let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let lock = lock.map_err(|error| Failure::io(format!("Opening {}", path.display()), &error))?;
+    lock.try_lock_exclusive()
+        .map_err(|_| Failure::new(Code::Locked, format!("The log in {} is open already.", dir.display())))
+}
+
+fn open_engine<F: FileSystem>(dir: &Path, options: &LogOptions, guard: Guard<F>) -> Result<Arc<Engine<F>>, Failure> {
+    let path = dir
+        .to_str()
+        .ok_or_else(|| Failure::invalid(format!("The directory {} has a name that is not UTF-8.", dir.display())))?;
+    let config = Config {
+        dir: path.to_string(),
+        recovery_mode: RecoveryMode::TolerateTailCorruption,
+        recovery_threads: 2,
+        batch_compression_threshold: ReadableSize(0),
+        target_file_size: ReadableSize(options.file_bytes),
+        purge_threshold: ReadableSize(options.purge_bytes.max(options.file_bytes)),
+        enable_log_recycle: true,
+        prefill_for_recycle: options.prefill_bytes > 0,
+        // raft-engine makes half as many again as it is told.
+        prefill_limit: (options.prefill_bytes > 0).then_some(ReadableSize(options.prefill_bytes * 2 / 3)),
+        ..Config::default()
+    };
+    let opened = catch_unwind(AssertUnwindSafe(|| Engine::open_with_file_system(config, Arc::new(guard))));
+    match opened {
+        Ok(Ok(engine)) => Ok(Arc::new(engine)),
+        Ok(Err(raft_engine::Error::Io(error))) => Err(Failure::io(format!("Opening the log in {path}"), &error)),
+        Ok(Err(error @ raft_engine::Error::Other(_))) => {
+            Err(Failure::new(Code::Io, format!("Opening the log in {path}: {error}")))
+        }
+        Ok(Err(error)) => Err(corrupt(format!("The log in {path} is damaged: {error}."))),
+        Err(_) => Err(corrupt(format!("The log in {path} is damaged: entries are missing in the middle."))),
+    }
+}
+
+/// The marks, checked against the entries that are there.
+fn load_marks<F: FileSystem>(
+    engine: &Engine<F>,
+    dir: &Path,
+    group: u64,
+    missing: Option<&Path>,
+) -> Result<Marks, Failure> {
+    let span = engine.first_index(group).zip(engine.last_index(group));
+    let dir = dir.display();
+    let Some(data) = engine.get(group, marks::KEY) else {
+        return match span {
+            None => Ok(Marks::default()),
+            Some(_) => Err(corrupt(format!("The log in {dir} has entries, but no record of what they are."))),
+        };
+    };
+    let marks = Marks::decode(&data)?;
+    let (first, end) = marks.range();
+    let whole = marks.is_empty() || span.is_some_and(|(from, to)| from <= first && to + 1 >= end);
+    if whole {
+        return Ok(marks);
+    }
+    let there = span.map_or("none".to_string(), |(from, to)| format!("{from} to {to}"));
+    let missing = missing.map_or(String::new(), |path| format!(" {} is missing.", path.display()));
+    Err(corrupt(format!(
+        "The log in {dir} should hold the entries {first} to {}, but it holds {there}.{missing}",
+        end - 1
+    )))
+}
+
+/// Reads the first and the last entry: they must be there and be what the marks say.
+fn check_ends<F: FileSystem>(engine: &Engine<F>, group: u64, marks: &Marks) -> Result<(), Failure> {
+    let Some(tail) = marks.tail.filter(|_| !marks.is_empty()) else { return Ok(()) };
+    for index in [marks.first, tail.index] {
+        let entry = reader::read(engine, group, index, index + 1, 0)?.and_then(|mut entries| entries.pop());
+        let found = entry.map(|entry| entry.log_id);
+        if found.is_none() || (index == tail.index && found != Some(tail)) {
+            let dir = engine.path();
+            return Err(state::corrupt(format!("The log in {dir} should end with {tail}; found {found:?}.")));
+        }
+    }
+    Ok(())
+}
+
+/// Removes files before a gap: with the marks checked they are known to hold nothing that counts.
+fn remove_stale<F: FileSystem>(file_system: &F, stale: &[PathBuf]) {
+    for path in stale {
+        if let Err(error) = file_system.delete(path) {
+            tracing::warn!(target: "quorate::log", "{} cannot be removed: {error}", path.display());
+        }
+    }
+}
+
+fn make_ledger(live: &[PathBuf], marks: &Marks, options: &LogOptions) -> Ledger {
+    let seq = |path: Option<&PathBuf>| path.and_then(|path| append_seq(path)).unwrap_or(1);
+    let tail = marks.tail.map(|tail| tail.index);
+    Ledger::new(seq(live.first()), seq(live.last()), tail, options.file_bytes, options.purge_bytes)
+}

@@ -1,0 +1,131 @@
+//! Opening a store that may be damaged.
+//!
+//! sled holds no only copy, so damage is no reason to refuse to start: the directory is set aside for a person to
+//! look at, and the store starts empty.
+
+use std::collections::HashMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sled::Batch;
+
+use super::panics::panic_message;
+use super::record::{DATA, Digest, META, Meta, NOTE, Phase, Record, fingerprint};
+use super::store::{Store, sled_failure, sync_dir};
+use crate::error::{Code, Failure};
+use crate::limits::SET_ASIDE_MAX;
+
+/// An open store, whole, and what is known of it.
+pub(super) struct Recovered {
+    pub store: Store,
+    pub meta: Meta,
+    /// Fingerprint of each note.
+    pub notes: HashMap<Vec<u8>, u64>,
+    /// Why an earlier one was set aside.
+    pub reset: Option<String>,
+}
+
+/// Opens the store in `dir` or makes one; sets a damaged one aside. Fails with `Locked` or `Io`.
+pub(super) fn open(dir: &Path) -> Result<Recovered, Failure> {
+    fs::create_dir_all(dir).map_err(|error| Failure::io(format!("Making {}", dir.display()), &error))?;
+    let damage = match attempt(dir) {
+        Err(failure) if matches!(failure.code, Code::Corrupt | Code::Internal) => failure,
+        other => return other,
+    };
+    let aside = set_aside(dir)?;
+    let reason = format!("{damage} The damaged store was set aside as {}.", aside.display());
+    tracing::error!("The key-value store in {} starts empty: {reason}", dir.display());
+    fs::create_dir_all(dir).map_err(|error| Failure::io(format!("Making {}", dir.display()), &error))?;
+    Ok(Recovered { reset: Some(reason), ..attempt(dir)? })
+}
+
+fn attempt(dir: &Path) -> Result<Recovered, Failure> {
+    let opened = catch_unwind(AssertUnwindSafe(|| load(Store::open(dir)?)));
+    opened.unwrap_or_else(|panic| {
+        Err(Failure::new(Code::Corrupt, format!("sled panicked at open: {}.", panic_message(panic.as_ref()))))
+    })
+}
+
+fn load(store: Store) -> Result<Recovered, Failure> {
+    let mut meta = store.meta()?.unwrap_or_default();
+    if meta.batches < store.durable_batches() {
+        let (found, durable) = (meta.batches, store.durable_batches());
+        let message = format!("sled has lost changes that were durable (batch {found} found, {durable} expected).");
+        return Err(Failure::new(Code::Corrupt, message));
+    }
+    if meta.phase == Phase::Installing {
+        tracing::warn!("The installation of a snapshot was interrupted: the key-value store starts empty.");
+        store.clear()?;
+        meta = Meta { batches: meta.batches, ..Meta::default() };
+        store.commit(Batch::default(), &mut meta)?;
+        return Ok(Recovered { store, meta, notes: HashMap::new(), reset: None });
+    }
+    let notes = verify(&store, &meta)?;
+    Ok(Recovered { store, meta, notes, reset: None })
+}
+
+/// Reads every record. Fails with `Corrupt` unless they are exactly those that the last batch left.
+fn verify(store: &Store, meta: &Meta) -> Result<HashMap<Vec<u8>, u64>, Failure> {
+    let (mut entries, mut noted, mut notes) = (Digest::default(), Digest::default(), HashMap::new());
+    for item in store.db.iter() {
+        let (key, stored) = item.map_err(|error| sled_failure("Verifying the store", &error))?;
+        let print = fingerprint(&key, &stored);
+        match key.first() {
+            Some(&DATA) => {
+                Record::parse(&stored)?;
+                entries.add(print);
+            }
+            Some(&NOTE) => {
+                noted.add(print);
+                notes.insert(key[1..].to_vec(), print);
+            }
+            _ if key == META => {}
+            _ => return Err(Failure::new(Code::Corrupt, "The store holds a record of an unknown kind.")),
+        }
+    }
+    if (entries, noted) != (meta.entries, meta.notes) {
+        let (found, expected) = (entries.count, meta.entries.count);
+        return Err(Failure::new(
+            Code::Corrupt,
+            format!("The store's records do not match its digest ({found} entries, {expected} expected)."),
+        ));
+    }
+    Ok(notes)
+}
+
+fn set_aside(dir: &Path) -> Result<PathBuf, Failure> {
+    let mut stamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let mut aside = aside_path(dir, stamp);
+    while aside.exists() {
+        stamp += 1;
+        aside = aside_path(dir, stamp);
+    }
+    let io = |error| Failure::io(format!("Setting {} aside as {}", dir.display(), aside.display()), &error);
+    fs::rename(dir, &aside).map_err(io)?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        sync_dir(parent).map_err(io)?;
+        remove_older(dir, parent).map_err(io)?;
+    }
+    Ok(aside)
+}
+
+fn aside_path(dir: &Path, stamp: u128) -> PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(format!(".corrupt-{stamp}"));
+    PathBuf::from(name)
+}
+
+/// A store that is damaged again and again must not fill the disk.
+fn remove_older(dir: &Path, parent: &Path) -> std::io::Result<()> {
+    let start = format!("{}.corrupt-", dir.file_name().unwrap_or_default().to_string_lossy());
+    let mut kept = Vec::new();
+    for item in fs::read_dir(parent)? {
+        let item = item?;
+        let stamp = item.file_name().to_str().and_then(|name| name.strip_prefix(&start)?.parse::<u128>().ok());
+        kept.extend(stamp.map(|stamp| (stamp, item.path())));
+    }
+    kept.sort();
+    kept.iter().rev().skip(SET_ASIDE_MAX).try_for_each(|(_, path)| fs::remove_dir_all(path))
+}

@@ -1,0 +1,182 @@
+//! sled, with what it lacks: batches of records, chunked clearing, and durability.
+//!
+//! sled 0.34's `flush` is `sync_file_range` (sled#1452), which leaves the disk's cache and the file's metadata alone, and
+//! its blob files (nodes over about 128 KiB) are never synced at all. [`Store::sync`] does both.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sled::{Batch, Db, IVec};
+
+use super::mark::DurableMark;
+use super::record::{DATA, META, Meta, NOTE};
+use crate::error::{Code, Failure};
+use crate::limits::{SLED_CACHE_BYTES, UNFLUSHED_BATCHES_MAX};
+
+const CLEAR_BATCH: usize = 1_024;
+/// A sled that was just closed in this process unlocks its file when its last background write has ended.
+const UNLOCK_WAIT: Duration = Duration::from_secs(1);
+const UNLOCK_POLL: Duration = Duration::from_millis(5);
+
+/// An open sled database and the files that it consists of.
+pub(super) struct Store {
+    pub db: Db,
+    dir: PathBuf,
+    file: File,
+    mark: DurableMark,
+    /// Batches up to this one have left sled's own unbounded queue of writes.
+    flushed: u64,
+    /// Blob files already synced, and how often: see [`Store::sync_blobs`].
+    blobs: HashMap<OsString, u8>,
+}
+
+/// A [`Failure`] that says what was being done (`doing`) when sled reported `error`.
+pub(super) fn sled_failure(doing: &str, error: &sled::Error) -> Failure {
+    let code = match error {
+        sled::Error::Io(error) => io_code(error),
+        sled::Error::Corruption { .. } | sled::Error::Unsupported(_) => Code::Corrupt,
+        _ => Code::Internal,
+    };
+    Failure::new(code, format!("{doing}: {error}"))
+}
+
+/// sled reports damage that it finds as errors of kind `Other` and lost files as missing ones; what the operating system
+/// says otherwise is about the disk or the file system.
+fn io_code(error: &io::Error) -> Code {
+    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, Other, UnexpectedEof};
+    match error.kind() {
+        Other if error.to_string().contains("could not acquire lock") => Code::Locked,
+        Other | NotFound | UnexpectedEof | InvalidData | InvalidInput => Code::Corrupt,
+        _ => Code::Io,
+    }
+}
+
+impl Store {
+    /// Opens or makes the database in `dir`, which exists. Fails with `Locked`, `Corrupt`, `Io` or `Internal`; may panic.
+    pub fn open(dir: &Path) -> Result<Store, Failure> {
+        let db = open_unlocked(dir)?;
+        let io = |error| Failure::io(format!("Opening {}", dir.display()), &error);
+        let file = File::open(dir.join("db")).map_err(io)?;
+        let mark = DurableMark::open(dir).map_err(io)?;
+        sync_dir(dir).map_err(io)?;
+        Ok(Store { db, dir: dir.to_owned(), file, mark, flushed: 0, blobs: HashMap::new() })
+    }
+
+    /// The machine's own record; `None` in a new store.
+    pub fn meta(&self) -> Result<Option<Meta>, Failure> {
+        match self.db.get(META) {
+            Ok(Some(stored)) => Meta::parse(&stored).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(sled_failure("Reading the store's own record", &error)),
+        }
+    }
+
+    /// Applies `batch` and the new own record at once, all or nothing; counts the batch in `meta`.
+    pub fn commit(&self, mut batch: Batch, meta: &mut Meta) -> Result<(), Failure> {
+        meta.batches += 1;
+        batch.insert(META, meta.store());
+        self.db.apply_batch(batch).map_err(|error| sled_failure("Writing a batch", &error))
+    }
+
+    /// Removes every entry and note, batch by batch; the own record stays.
+    pub fn clear(&self) -> Result<(), Failure> {
+        for space in [DATA, NOTE] {
+            loop {
+                let keys: Result<Vec<IVec>, sled::Error> =
+                    self.db.range([space]..[space + 1]).keys().take(CLEAR_BATCH).collect();
+                let keys = keys.map_err(|error| sled_failure("Reading keys to clear", &error))?;
+                if keys.is_empty() {
+                    break;
+                }
+                let mut batch = Batch::default();
+                keys.into_iter().for_each(|key| batch.remove(key));
+                self.db.apply_batch(batch).map_err(|error| sled_failure("Clearing", &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for sled's writer when it is far behind: each batch is a write of its own in a queue without a bound.
+    pub fn pace(&mut self, batches: u64) -> Result<(), Failure> {
+        if batches < self.flushed + UNFLUSHED_BATCHES_MAX {
+            return Ok(());
+        }
+        self.flush(batches)
+    }
+
+    fn flush(&mut self, batches: u64) -> Result<(), Failure> {
+        self.db.flush().map_err(|error| sled_failure("Flushing", &error))?;
+        self.flushed = batches;
+        Ok(())
+    }
+
+    /// How many batches were durable when the store was last synced.
+    pub fn durable_batches(&self) -> u64 {
+        self.mark.batches()
+    }
+
+    /// Makes everything committed so far, `batches` batches, survive a power cut. Fails with `Io`.
+    pub fn sync(&mut self, batches: u64) -> Result<(), Failure> {
+        self.flush(batches)?;
+        self.sync_files(batches).map_err(|error| Failure::io(format!("Syncing {}", self.dir.display()), &error))
+    }
+
+    fn sync_files(&mut self, batches: u64) -> io::Result<()> {
+        self.sync_blobs()?;
+        self.file.sync_data()?;
+        self.mark.advance(batches)
+    }
+
+    /// Syncs new blob files and their directory. A file may still be growing when it is first seen (a read that splits
+    /// a node writes, too); the flush before the next sync has waited for it, so each file is synced twice.
+    fn sync_blobs(&mut self) -> io::Result<()> {
+        let dir = self.dir.join("blobs");
+        let mut present = HashMap::new();
+        let mut any = false;
+        for item in fs::read_dir(&dir)? {
+            let name = item?.file_name();
+            let synced = self.blobs.get(&name).copied().unwrap_or(0);
+            if synced < 2 && !sync_if_there(&dir.join(&name))? {
+                continue;
+            }
+            any |= synced < 2;
+            present.insert(name, (synced + 1).min(2));
+        }
+        self.blobs = present;
+        if any { sync_dir(&dir) } else { Ok(()) }
+    }
+}
+
+fn open_unlocked(dir: &Path) -> Result<Db, Failure> {
+    let config = sled::Config::new().path(dir).cache_capacity(SLED_CACHE_BYTES).flush_every_ms(None);
+    let begun = Instant::now();
+    loop {
+        let failure = match config.open() {
+            Ok(db) => return Ok(db),
+            Err(error) => sled_failure(&format!("Opening {}", dir.display()), &error),
+        };
+        if failure.code != Code::Locked || begun.elapsed() > UNLOCK_WAIT {
+            return Err(failure);
+        }
+        thread::sleep(UNLOCK_POLL);
+    }
+}
+
+/// False when sled has removed the file in the meantime.
+fn sync_if_there(path: &Path) -> io::Result<bool> {
+    match File::open(path) {
+        Ok(file) => file.sync_all().map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the names in `dir` survive a power cut.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

@@ -1,0 +1,78 @@
+//! What a state machine owes the engine, and what it gets.
+//!
+//! The engine calls a machine from one thread only (`node::applier`), in log order, each command once. Beside the
+//! commands it hands over *bookkeeping*: small key-value pairs (applied position, membership, session table) that a
+//! durable machine must store atomically with the effects of the same call, and give back at the next start.
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::command::CommandId;
+use crate::error::Failure;
+
+/// One committed command, unique, in log order.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Its identity.
+    pub id: CommandId,
+    /// True when this very process submitted it: somebody here waits for the result.
+    pub local: bool,
+    /// The index that users see: counts commands from 1, the same on every node.
+    pub index: u64,
+    /// Raft term of the entry that carried it.
+    pub term: u64,
+    /// The leader's wall-clock time for its batch, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The leader's random number for its batch.
+    pub seed: u64,
+    /// The caller's bytes.
+    pub body: Bytes,
+}
+
+/// A bookkeeping key and its new value (`None` removes it).
+pub type Note = (Vec<u8>, Option<Vec<u8>>);
+
+/// All bookkeeping of a machine, keys and values.
+pub type Notes = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The outcome of one command in the machine's own encoding, or why the machine refused it. A refusal is an outcome
+/// like any other: deterministic, the same on every replica.
+pub type Outcome = Result<Bytes, Failure>;
+
+/// How a machine answers [`StateMachine::apply`].
+#[derive(Debug)]
+pub enum Applied {
+    /// Done: one outcome a command, in order.
+    Now(Vec<Outcome>),
+    /// Taken: the host applies later and acknowledges by index (see [`crate::hosted`]).
+    Later,
+}
+
+/// A consistent view of the machine's state at one index, which may be written out while the machine goes on.
+pub trait Frozen: Send {
+    /// Writes the whole state to `out`. Called once, on a thread of its own; may take long.
+    fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> Result<(), Failure>;
+}
+
+/// A replicated state machine. `Err` from any method means the *machine* is broken (its disk, its host), never that
+/// a command was refused: the node then stops applying, says so in its status and goes on voting.
+pub trait StateMachine: Send + 'static {
+    /// The bookkeeping that is stored with the present state; empty for a machine without state.
+    fn load_notes(&mut self) -> Result<Notes, Failure>;
+
+    /// Applies `commands` (perhaps none) and stores `notes`, all or nothing.
+    fn apply(&mut self, commands: &[Committed], notes: &[Note]) -> Result<Applied, Failure>;
+
+    /// A view of the state as of now. Cheap: it must not hold up applies.
+    fn freeze(&mut self) -> Result<Box<dyn Frozen>, Failure>;
+
+    /// Replaces the whole state by what [`Frozen::write_to`] wrote elsewhere, and the bookkeeping by `notes`, so
+    /// that a crash leaves either the old state, the new one, or a machine that knows that it is empty. `index` is the
+    /// user-visible index of the snapshot. Durable on return when [`StateMachine::checkpoint`] is what makes it so.
+    fn install(&mut self, index: u64, payload: &mut dyn io::Read, notes: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure>;
+
+    /// Makes everything applied so far survive a power cut, or does nothing when the machine holds nothing durable
+    /// and is rebuilt from snapshot and log.
+    fn checkpoint(&mut self) -> Result<(), Failure>;
+}

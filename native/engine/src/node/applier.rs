@@ -1,0 +1,389 @@
+//! The applying thread: the only one that touches the state machine.
+//!
+//! It takes committed entries in log order, drops what already took effect, numbers the rest, has the machine apply
+//! them together with the bookkeeping, and answers whoever waits on this node. When the machine fails (its disk is
+//! full, say), the thread says so, tries the same work again and again, and consensus goes on meanwhile.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+use openraft::storage::RaftLogReader;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::command::CommandId;
+use crate::consensus::log::LogStore;
+use crate::consensus::types::{Entry, LogId, SnapshotMeta, StoredMembership};
+use crate::dedup::Verdict;
+use crate::error::{Code, Failure};
+use crate::limits::BATCH_BYTES_MAX;
+use crate::machine::{Applied as Answer, Committed, StateMachine};
+use crate::node::apply_queue::{ApplyQueue, FrozenState, Work, entry_bytes};
+use crate::node::books::Books;
+use crate::node::observer::Observer;
+use crate::node::pending::{Due, Pending, Reply};
+use crate::node::problems::{Problem, Problems};
+use crate::node::snapshots::UntilClosed;
+use crate::snapshot::OpenSnapshot;
+
+/// Between attempts of a machine that failed.
+const RETRY: Duration = Duration::from_millis(500);
+/// Entries read back from the log at once.
+const RANGE_ENTRIES: u64 = 256;
+
+/// How far this node has applied, for whoever waits for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The next Raft log index to apply; everything below is applied.
+    pub next_log_index: u64,
+    /// The user-visible index.
+    pub index: u64,
+    /// This node's own low-water mark as the applied log knows it.
+    pub own_low: u64,
+    /// User-visible index of the newest snapshot.
+    pub snapshot_index: u64,
+}
+
+/// What the applying thread shares with the node.
+pub struct Shared {
+    /// Work for the thread.
+    pub queue: Arc<ApplyQueue>,
+    /// Where the answers belong.
+    pub pending: Arc<Pending>,
+    /// Who is told of them.
+    pub observer: Arc<dyn Observer>,
+    /// How far the machine was *given* entries (a hosted one may lag behind).
+    pub progress: watch::Sender<Progress>,
+    /// What is wrong, for the status.
+    pub problems: Arc<Problems>,
+    /// Where entries are read back from, when the queue kept only their range.
+    pub log: Mutex<Option<LogStore>>,
+    /// The last entry and the membership that openraft handed over; it lies ahead of `progress`.
+    pub handed: Mutex<(Option<LogId>, StoredMembership)>,
+}
+
+/// The thread's own state.
+pub struct Applier {
+    machine: Box<dyn StateMachine>,
+    books: Books,
+    shared: Arc<Shared>,
+}
+
+impl Applier {
+    /// Opens the books of `machine`. When `snapshot` is newer than what the machine holds, the books are the
+    /// snapshot's and it is the first thing that the thread installs. Fails with `Corrupt` or `Io`.
+    pub fn open(
+        mut machine: Box<dyn StateMachine>,
+        snapshot: Option<OpenSnapshot>,
+        shared: Arc<Shared>,
+    ) -> Result<Applier, Failure> {
+        let books = Books::from_notes(&machine.load_notes()?)?;
+        let mut applier = Applier { machine, books, shared };
+        // Before the snapshot counts: nobody may read what is not installed yet.
+        applier.publish();
+        if let Some(snapshot) = snapshot {
+            applier.shared.progress.send_modify(|progress| progress.snapshot_index = snapshot.index);
+            if snapshot.meta.last_log_id > applier.books.applied.log_id {
+                applier.books = Books::from_notes(&snapshot.notes)?;
+                applier.shared.queue.push(Work::Install(snapshot));
+            }
+        }
+        Ok(applier)
+    }
+
+    /// The books as they are now.
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// Runs on a thread of its own until the queue is closed. Fails with `Io` when there can be no more threads.
+    pub fn spawn(mut self, name: &str) -> Result<JoinHandle<()>, Failure> {
+        let name = format!("quorate-machine-{name}");
+        let run = move || {
+            while let Some(work) = self.shared.queue.next() {
+                if catch_unwind(AssertUnwindSafe(|| self.work(work))).is_err() {
+                    return self.give_up();
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(run);
+        thread.map_err(|error| Failure::io("Starting the applying thread", &error))
+    }
+
+    /// After a panic the machine's state is not known: nothing more is applied, voting goes on.
+    fn give_up(&self) {
+        let message = "The state machine panicked; nothing is applied here any more until the node is started again.";
+        tracing::error!("{message}");
+        self.shared.problems.set(Problem::Machine, Failure::internal(message));
+        while self.shared.queue.next().is_some() {}
+    }
+
+    fn work(&mut self, work: Work) {
+        match work {
+            Work::Entries(entries) => self.apply_merged(entries),
+            Work::Range(first, last) => self.apply_range(first, last),
+            Work::Install(snapshot) => self.install(&snapshot),
+            Work::Freeze(reply) => {
+                let frozen = self.freeze();
+                // Nobody waits any more when the builder was dropped at close: the view goes with it.
+                drop(reply.send(frozen));
+            }
+        }
+    }
+
+    fn apply_merged(&mut self, mut entries: Vec<Entry>) {
+        let mut bytes: usize = entries.iter().map(entry_bytes).sum();
+        while bytes < BATCH_BYTES_MAX
+            && (entries.len() as u64) < RANGE_ENTRIES
+            && let Some(more) = self.shared.queue.next_entries()
+        {
+            bytes += more.iter().map(entry_bytes).sum::<usize>();
+            entries.extend(more);
+        }
+        self.apply(entries);
+    }
+
+    fn apply_range(&mut self, first: u64, last: u64) {
+        let mut next = first;
+        // Under a snapshot that waits, the log may be purged already.
+        while next <= last && !self.shared.queue.is_closed() && !self.shared.queue.is_superseded() {
+            let until = last.min(next + RANGE_ENTRIES - 1);
+            let entries = self.persistently("reading committed entries back from the log", |this| {
+                if this.shared.queue.is_superseded() {
+                    return Ok(Vec::new());
+                }
+                let mut log = this.shared.log.lock().clone().ok_or_else(log_is_away)?;
+                let read = wait_for(log.limited_get_log_entries(next, until + 1));
+                let entries = read.map_err(|error| Failure::io("Reading the log", &error))?;
+                match entries.first() {
+                    Some(entry) if entry.log_id.index == next => Ok(entries),
+                    _ => Err(Failure::new(Code::Corrupt, format!("The committed entry {next} is not in the log."))),
+                }
+            });
+            let Some(entries) = entries else { return };
+            next = entries.last().map_or(next, |entry| entry.log_id.index + 1);
+            self.apply(entries);
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) {
+        let mut round = Round::default();
+        for entry in entries {
+            // Entries that a snapshot already covers come again after a restart.
+            if Some(entry.log_id) <= self.books.applied.log_id {
+                continue;
+            }
+            if let Err(failure) = self.enter(entry, &mut round) {
+                // A committed entry that cannot be read never can: nothing is applied any more, voting goes on.
+                self.persistently("applying a committed entry", |_| Err::<(), _>(failure.clone()));
+                return;
+            }
+        }
+        self.finish(round);
+    }
+
+    fn enter(&mut self, entry: Entry, round: &mut Round) -> Result<(), Failure> {
+        self.books.applied.log_id = Some(entry.log_id);
+        match entry.payload {
+            openraft::EntryPayload::Blank => Ok(()),
+            openraft::EntryPayload::Membership(membership) => {
+                self.books.enter_membership(entry.log_id, membership);
+                Ok(())
+            }
+            openraft::EntryPayload::Normal(batch) => {
+                let decoded = batch.decode()?;
+                for command in decoded.commands {
+                    let local = self.is_local(&command.id);
+                    match self.books.admit(&command) {
+                        Verdict::New => round.commands.push(Committed {
+                            id: command.id,
+                            local,
+                            index: self.books.applied.index,
+                            term: entry.log_id.leader_id.term,
+                            time_ms: decoded.time_ms,
+                            seed: decoded.seed,
+                            body: command.body,
+                        }),
+                        Verdict::Stale if local => round.stale.push(command.id.sequence),
+                        Verdict::Stale | Verdict::Repeated => {}
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(&mut self, round: Round) {
+        let notes = match self.books.changes() {
+            Ok(notes) => notes,
+            Err(failure) => return self.shared.problems.set(Problem::Machine, failure),
+        };
+        let answer =
+            self.persistently("applying committed commands", |this| this.machine.apply(&round.commands, &notes));
+        let Some(answer) = answer else { return };
+        // What took effect is noted before the low-water mark is published that would call it discarded.
+        let due = self.resolve(round, answer);
+        self.publish();
+        deliver(due, self.shared.observer.as_ref());
+    }
+
+    fn resolve(&self, round: Round, answer: Answer) -> Vec<Due> {
+        let pending = &self.shared.pending;
+        let mut due = match answer {
+            Answer::Now(outcomes) => {
+                let local = round.commands.iter().zip(outcomes).filter(|(command, _)| command.local);
+                pending.resolve(local.map(|(command, outcome)| (command.id.sequence, command.index, outcome)))
+            }
+            Answer::Later => {
+                let local = round.commands.iter().filter(|command| command.local);
+                pending.hand_over(local.map(|command| (command.id.sequence, command.index)));
+                Vec::new()
+            }
+        };
+        due.extend(pending.discard(round.stale.into_iter(), &no_member()));
+        due
+    }
+
+    fn install(&mut self, snapshot: &OpenSnapshot) {
+        if snapshot.meta.last_log_id < self.books.applied.log_id {
+            return;
+        }
+        let books = self.persistently("installing a snapshot", |this| {
+            let books = Books::from_notes(&snapshot.notes)?;
+            let mut payload = UntilClosed { stream: snapshot.payload()?, queue: this.shared.queue.clone() };
+            this.machine.install(snapshot.index, &mut payload, &snapshot.notes)?;
+            Ok(books)
+        });
+        let Some(books) = books else { return };
+        self.books = books;
+        self.shared.progress.send_modify(|progress| progress.snapshot_index = snapshot.index);
+        let due = self.skip();
+        self.publish();
+        deliver(due, self.shared.observer.as_ref());
+    }
+
+    /// Commands of this node that took effect within an installed snapshot: their results are not known here.
+    fn skip(&self) -> Vec<Due> {
+        let own = self.shared.pending.identity().and_then(|(node, incarnation)| {
+            self.books.sessions.window(node).filter(|window| window.incarnation == incarnation)
+        });
+        let Some(window) = own else { return Vec::new() };
+        let failure = Failure::new(
+            Code::Timeout,
+            "The command took effect, but its result is not known here: this node caught up by a snapshot.",
+        );
+        self.shared.pending.skip(window.low, |sequence| window.contains(sequence), &failure)
+    }
+
+    fn freeze(&mut self) -> Result<FrozenState, Failure> {
+        let meta =
+            SnapshotMeta { last_log_id: self.books.applied.log_id, last_membership: self.books.membership.clone() };
+        Ok(FrozenState {
+            meta,
+            index: self.books.applied.index,
+            notes: self.books.to_notes()?,
+            view: self.machine.freeze()?,
+        })
+    }
+
+    fn publish(&self) {
+        let own_low = self.shared.pending.identity().and_then(|(node, incarnation)| {
+            let window = self.books.sessions.window(node)?;
+            (window.incarnation == incarnation).then_some(window.low)
+        });
+        self.shared.progress.send_modify(|progress| {
+            progress.next_log_index = self.books.applied.log_id.map_or(0, |log_id| log_id.index + 1);
+            progress.index = self.books.applied.index;
+            progress.own_low = own_low.unwrap_or(0);
+        });
+    }
+
+    fn is_local(&self, id: &CommandId) -> bool {
+        self.shared.pending.identity() == Some((id.node, id.incarnation))
+    }
+
+    /// Tries until it works or the node closes (`None`); the failure shows in the status meanwhile.
+    fn persistently<T>(
+        &mut self,
+        doing: &str,
+        mut attempt: impl FnMut(&mut Applier) -> Result<T, Failure>,
+    ) -> Option<T> {
+        loop {
+            match attempt(self) {
+                Ok(done) => {
+                    self.shared.problems.clear(Problem::Machine);
+                    return Some(done);
+                }
+                Err(failure) if self.shared.queue.is_closed() || failure.code == Code::Closed => return None,
+                Err(failure) => {
+                    tracing::error!("The state machine failed while {doing}: {failure}");
+                    self.shared.problems.set(Problem::Machine, failure);
+                    std::thread::sleep(RETRY);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Round {
+    commands: Vec<Committed>,
+    stale: Vec<u64>,
+}
+
+/// Not `Closed`: the consensus core is being started again, and the log with it.
+fn log_is_away() -> Failure {
+    Failure::new(Code::Unavailable, "The log is being opened again.")
+}
+
+/// Waits for `future` on this thread. Good for futures that other threads complete: there is no runtime here.
+fn wait_for<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        std::thread::park();
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn no_member() -> Failure {
+    Failure::new(Code::Membership, "This node is no member of the cluster any more; the command has no effect.")
+}
+
+/// Gives answers to those who wait for them. A callback that panics hurts nobody else.
+pub fn deliver(due: Vec<Due>, observer: &dyn Observer) {
+    let mut observed = Vec::with_capacity(due.len());
+    for (ticket, reply, outcome) in due {
+        match reply {
+            Reply::Observer => observed.push((ticket, outcome)),
+            Reply::Call(call) => contain("A callback", || call(outcome)),
+        }
+    }
+    if !observed.is_empty() {
+        contain("The observer", || observer.completed(observed));
+    }
+}
+
+/// Runs foreign code: a panic in it is its own and ends no thread of the node.
+pub fn contain(whose: &str, code: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(code)).is_err() {
+        tracing::error!("{whose} panicked.");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! The applying thread among snapshots that come at bad moments.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::command::{Batch, Command};
+use crate::consensus::types::{LeaderId, Member, Membership};
+use crate::limits::APPLY_WINDOW_COMMANDS;
+use crate::machine::{Frozen, Note, Notes, Outcome};
+use crate::node::observer::LeaderEvent;
+use crate::snapshot::SnapshotDir;
+
+struct Silent;
+
+impl Observer for Silent {
+    fn completed(&self, _outcomes: Vec<(u64, Outcome)>) {}
+    fn leader(&self, _event: &LeaderEvent) {}
+}
+
+/// Takes a turn for each call from the test, and tells what it installed.
+struct Gated {
+    turns: mpsc::Receiver<()>,
+    /// Calls of apply that have begun.
+    begun: Arc<AtomicUsize>,
+    installed: Arc<Mutex<Option<u64>>>,
+}
+
+impl StateMachine for Gated {
+    fn load_notes(&mut self) -> Result<Notes, Failure> {
+        Ok(Vec::new())
+    }
+
+    fn apply(&mut self, commands: &[Committed], _notes: &[Note]) -> Result<Answer, Failure> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        self.turns.blocking_recv();
+        Ok(Answer::Now(commands.iter().map(|_| Ok(Bytes::new())).collect()))
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Frozen>, Failure> {
+        Err(Failure::invalid("not here"))
+    }
+
+    fn install(&mut self, index: u64, _: &mut dyn Read, _: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure> {
+        *self.installed.lock() = Some(index);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn shared() -> Arc<Shared> {
+    Arc::new(Shared {
+        queue: Arc::default(),
+        pending: Arc::default(),
+        observer: Arc::new(Silent),
+        progress: watch::channel(Progress::default()).0,
+        problems: Arc::default(),
+        log: Mutex::new(None),
+        handed: Mutex::default(),
+    })
+}
+
+fn log_id(index: u64) -> LogId {
+    LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index }
+}
+
+fn entries(first: u64, count: u64) -> Vec<Entry> {
+    let entry = |index| {
+        let id = CommandId { node: 1, incarnation: 1, sequence: index };
+        let batch = Batch::encode(0, 0, &[Command { id, low_water: 1, body: Bytes::new() }]);
+        Entry { log_id: log_id(index), payload: openraft::EntryPayload::Normal(batch) }
+    };
+    (first..first + count).map(entry).collect()
+}
+
+fn snapshot(directory: &SnapshotDir, last: u64, index: u64) -> OpenSnapshot {
+    let mut books = Books::default();
+    let members: BTreeMap<u64, Member> = [(1, Member::default())].into();
+    books.enter_membership(log_id(1), Membership::new_with_defaults(vec![[1].into()], members.into_keys()));
+    books.applied.log_id = Some(log_id(last));
+    books.applied.index = index;
+    let meta = SnapshotMeta { last_log_id: Some(log_id(last)), last_membership: books.membership.clone() };
+    let mut writer = directory.create(&meta, index, &books.to_notes().unwrap()).unwrap();
+    writer.write_all(b"state").unwrap();
+    writer.finish().unwrap()
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(10), "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn nothing_counts_as_applied_before_the_snapshot_is_installed() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = SnapshotDir::open(root.path()).unwrap();
+    let (_turn, turns) = mpsc::channel(1);
+    let machine = Gated { turns, begun: Arc::default(), installed: Arc::default() };
+    let shared = shared();
+    let applier = Applier::open(Box::new(machine), Some(snapshot(&directory, 9, 7)), shared.clone()).unwrap();
+    assert_eq!((shared.progress.borrow().next_log_index, shared.progress.borrow().index), (0, 0));
+    assert_eq!(applier.books().applied.log_id, Some(log_id(9)));
+    let thread = applier.spawn("test").unwrap();
+    eventually("the installation", || shared.progress.borrow().next_log_index == 10);
+    assert_eq!(shared.progress.borrow().index, 7);
+    shared.queue.close();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_snapshot_ends_the_wait_for_entries_that_it_made_the_log_forget() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = SnapshotDir::open(root.path()).unwrap();
+    let (turn, turns) = mpsc::channel(16);
+    let installed = Arc::new(Mutex::new(None));
+    let shared = shared();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let machine = Gated { turns, begun: begun.clone(), installed: installed.clone() };
+    let thread = Applier::open(Box::new(machine), None, shared.clone()).unwrap().spawn("test").unwrap();
+    let window = APPLY_WINDOW_COMMANDS as u64;
+    shared.queue.push_entries(entries(1, 1));
+    // Only behind work that waits is anything spilled.
+    eventually("the first apply", || begun.load(Ordering::SeqCst) == 1);
+    shared.queue.push_entries(entries(2, 1));
+    // Too many to keep: they are to be read from a log that does not have them any more.
+    shared.queue.push_entries(entries(3, window));
+    (0..8).for_each(|_| turn.blocking_send(()).unwrap());
+    eventually("the failing read", || !shared.problems.sentences().is_empty());
+    shared.queue.push(Work::Install(snapshot(&directory, window + 2, window)));
+    eventually("the installation", || *installed.lock() == Some(window));
+    shared.queue.close();
+    drop(turn);
+    thread.join().unwrap();
+}

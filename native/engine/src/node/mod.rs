@@ -1,0 +1,33 @@
+//! One member of a cluster, from bootstrap to close.
+//!
+//! [`Node::start`] checks the configuration, locks the directory, opens the state, binds the port, and returns; finding a
+//! cluster and everything after it happens on the node's own thread (`run`). Nothing here ever ends the process.
+
+pub mod adapter;
+pub mod applier;
+pub mod apply_queue;
+pub mod books;
+mod bootstrap;
+pub mod core;
+mod forming;
+pub mod leadership;
+mod membership;
+mod messages;
+mod metrics;
+pub mod observer;
+pub mod pending;
+pub mod problems;
+mod proposer;
+mod reads;
+pub mod requests;
+mod run;
+mod service;
+mod session;
+pub mod snapshots;
+mod start;
+mod status;
+
+pub use self::observer::{LeaderEvent, Observer, Role};
+pub use self::pending::{Fate, Reply};
+pub use self::session::start;
+pub use self::start::{Machine, Node};

@@ -1,0 +1,513 @@
+//! What this node has accepted and not yet answered: the submission window.
+//!
+//! Sequence numbers are consecutive, so the window is a ring from `base` (the oldest unanswered, which is also the
+//! low-water mark that commands carry) on, as in TCP: `next_send` runs ahead of it and is set back when a leader is
+//! lost, and replicas drop what they then see twice. Every accepted submission leaves the window exactly once,
+//! with its answer: applied, timed out, or closed.
+
+use std::collections::VecDeque;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::command::{Command, CommandId};
+use crate::error::{Code, Failure};
+use crate::limits::{ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
+use crate::machine::Outcome;
+
+/// Slots between the oldest unanswered submission and the newest; answered ones in between count too.
+const SPAN_MAX: usize = 4 * IN_FLIGHT_MAX;
+
+/// Stands for the index of a command that a snapshot brought or buried; user-visible ones begin at 1.
+const INDEX_UNKNOWN: u64 = 0;
+
+/// Who gets an outcome.
+pub enum Reply {
+    /// The node's observer, by ticket.
+    Observer,
+    /// A closure, called once on an engine thread: it must not block.
+    Call(Box<dyn FnOnce(Outcome) + Send>),
+}
+
+/// What became of a submission, as [`Pending::outcome`] tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Too old to know, hidden by a snapshot, or never submitted.
+    Unknown,
+    /// Not applied here yet; it may still be.
+    Pending,
+    /// It took effect at this user-visible index.
+    Applied(u64),
+    /// It will never take effect: the cluster has moved past it.
+    Discarded,
+}
+
+struct Slot {
+    body: Bytes,
+    deadline: Instant,
+    reply: Reply,
+    sent_at: Option<Instant>,
+}
+
+struct Window {
+    base: u64,
+    slots: VecDeque<Option<Slot>>,
+    next_send: u64,
+    count: usize,
+    bytes: usize,
+    earliest: Option<Instant>,
+    closed: bool,
+    /// `(sequence, index)` of what took effect, at `sequence % SPAN_MAX`; grows on demand.
+    applied: Vec<(u64, u64)>,
+    /// Handed to a hosted machine: `(index, sequence)`, ascending.
+    handed: VecDeque<(u64, u64)>,
+}
+
+/// The submission window of one node. Shared by callers, the proposer and the applying thread; locks are short.
+pub struct Pending {
+    identity: OnceLock<(u64, u64)>,
+    window: Mutex<Window>,
+    /// Wakes the proposer.
+    pub wake: Notify,
+}
+
+/// An answer that left the window and is to be delivered outside its lock.
+pub type Due = (u64, Reply, Outcome);
+
+impl Default for Pending {
+    fn default() -> Pending {
+        let window = Window {
+            base: 1,
+            slots: VecDeque::new(),
+            next_send: 1,
+            count: 0,
+            bytes: 0,
+            earliest: None,
+            closed: false,
+            applied: Vec::new(),
+            handed: VecDeque::new(),
+        };
+        Pending { identity: OnceLock::new(), window: Mutex::new(window), wake: Notify::new() }
+    }
+}
+
+impl Pending {
+    /// Sets which node and incarnation the commands are of; needed before [`Pending::take`] gives any. The first call counts.
+    pub fn identify(&self, node: u64, incarnation: u64) {
+        let _ = self.identity.set((node, incarnation));
+        self.wake.notify_one();
+    }
+
+    /// Node id and incarnation, once known.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        self.identity.get().copied()
+    }
+
+    /// Accepts a command or refuses it (`TooLarge`, `Overloaded`, `Closed`), at once. Returns its sequence number.
+    pub fn submit(&self, body: Bytes, timeout: Duration, reply: Reply) -> Result<u64, Failure> {
+        if body.len() > ENTRY_BYTES_MAX {
+            let message = format!("The entry has {} bytes; the limit is {ENTRY_BYTES_MAX}.", body.len());
+            return Err(Failure::new(Code::TooLarge, message));
+        }
+        let now = Instant::now();
+        let mut window = self.window.lock();
+        window.check_room(body.len())?;
+        let deadline = now + timeout;
+        window.earliest = Some(window.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
+        window.count += 1;
+        window.bytes += body.len();
+        let sequence = window.base + window.slots.len() as u64;
+        window.slots.push_back(Some(Slot { body, deadline, reply, sent_at: None }));
+        let wake = window.next_send == sequence;
+        drop(window);
+        if wake {
+            self.wake.notify_one();
+        }
+        Ok(sequence)
+    }
+
+    /// The next unsent commands, at most `count` of them and, but for the first, `bytes` of bodies.
+    pub fn take(&self, count: usize, bytes: usize, now: Instant) -> Vec<Command> {
+        let Some((node, incarnation)) = self.identity() else { return Vec::new() };
+        let mut window = self.window.lock();
+        let (low_water, end) = (window.base, window.base + window.slots.len() as u64);
+        let (mut taken, mut size) = (Vec::new(), 0);
+        let mut sequence = window.next_send.max(low_water);
+        while sequence < end && taken.len() < count {
+            if let Some(slot) = window.slot(sequence) {
+                if !taken.is_empty() && size + slot.body.len() > bytes {
+                    break;
+                }
+                size += slot.body.len();
+                slot.sent_at = Some(now);
+                let id = CommandId { node, incarnation, sequence };
+                taken.push(Command { id, low_water, body: slot.body.clone() });
+            }
+            sequence += 1;
+        }
+        window.next_send = sequence;
+        taken
+    }
+
+    /// True when something waits to be sent.
+    pub fn has_unsent(&self) -> bool {
+        let window = self.window.lock();
+        window.next_send.max(window.base) < window.base + window.slots.len() as u64
+    }
+
+    /// Sends `sequence` and everything after it again.
+    pub fn rewind(&self, sequence: u64) {
+        let mut window = self.window.lock();
+        window.next_send = window.next_send.min(sequence);
+        drop(window);
+        self.wake.notify_one();
+    }
+
+    /// Sends everything unanswered again, when the oldest was sent longer than `age` ago. True when it did.
+    pub fn rewind_stale(&self, now: Instant, age: Duration) -> bool {
+        let mut window = self.window.lock();
+        let base = window.base;
+        let stale = window.slot(base).and_then(|slot| slot.sent_at).is_some_and(|at| now.duration_since(at) >= age);
+        if stale {
+            window.next_send = base;
+            drop(window);
+            self.wake.notify_one();
+        }
+        stale
+    }
+
+    /// Takes the answers of `outcomes` (sequence, index, outcome) out of the window. Those that were answered already
+    /// (timed out) are skipped, but their fate is kept.
+    pub fn resolve(&self, outcomes: impl Iterator<Item = (u64, u64, Outcome)>) -> Vec<Due> {
+        let mut due = Vec::new();
+        let mut window = self.window.lock();
+        for (sequence, index, outcome) in outcomes {
+            window.note_applied(sequence, index);
+            if let Some(slot) = window.remove(sequence) {
+                due.push((sequence, slot.reply, outcome));
+            }
+        }
+        due
+    }
+
+    /// Takes out `sequences`, each with `failure`; those answered already are skipped.
+    pub fn discard(&self, sequences: impl Iterator<Item = u64>, failure: &Failure) -> Vec<Due> {
+        let mut window = self.window.lock();
+        let slots =
+            sequences.filter_map(|sequence| Some((sequence, window.remove(sequence)?.reply, Err(failure.clone()))));
+        slots.collect()
+    }
+
+    /// A snapshot came in place of commands. Takes out those that it holds (`took_effect`), each with `failure`; what became
+    /// of those below `low` that were answered before is not known any more.
+    pub fn skip(&self, low: u64, took_effect: impl Fn(u64) -> bool, failure: &Failure) -> Vec<Due> {
+        let mut due = Vec::new();
+        let mut window = self.window.lock();
+        let end = window.base + window.slots.len() as u64;
+        for sequence in end.saturating_sub(SPAN_MAX as u64).max(1)..end {
+            let held = took_effect(sequence);
+            if (held || sequence < low) && window.applied_index(sequence).is_none() {
+                window.note_applied(sequence, INDEX_UNKNOWN);
+            }
+            if held && let Some(slot) = window.remove(sequence) {
+                due.push((sequence, slot.reply, Err(failure.clone())));
+            }
+        }
+        due
+    }
+
+    /// Takes out what was never sent anywhere, each with `failure`. What was sent once is not sent again, but may still
+    /// take effect: it stays.
+    pub fn refuse_unsent(&self, failure: &Failure) -> Vec<Due> {
+        let mut due = Vec::new();
+        let mut window = self.window.lock();
+        let from = window.next_send.max(window.base);
+        let end = window.base + window.slots.len() as u64;
+        window.next_send = end;
+        for sequence in from..end {
+            if window.slot(sequence).is_some_and(|slot| slot.sent_at.is_none())
+                && let Some(slot) = window.remove(sequence)
+            {
+                due.push((sequence, slot.reply, Err(failure.clone())));
+            }
+        }
+        due
+    }
+
+    /// Notes that the command went to a hosted machine, which answers by itself when it applies `index`.
+    pub fn hand_over(&self, handed: impl Iterator<Item = (u64, u64)>) {
+        let mut window = self.window.lock();
+        for (sequence, index) in handed {
+            window.note_applied(sequence, index);
+            window.handed.push_back((index, sequence));
+        }
+    }
+
+    /// The host has applied up to `index`: its answers are out, the slots are free.
+    pub fn acknowledge(&self, index: u64) {
+        let mut window = self.window.lock();
+        while window.handed.front().is_some_and(|(handed, _)| *handed <= index) {
+            if let Some((_, sequence)) = window.handed.pop_front() {
+                window.remove(sequence);
+            }
+        }
+    }
+
+    /// Takes out what is past its deadline: `Unavailable` when it was never sent anywhere, `Timeout` when it may have been.
+    pub fn expire(&self, now: Instant) -> Vec<Due> {
+        let mut window = self.window.lock();
+        if window.earliest.is_none_or(|earliest| earliest > now) {
+            return Vec::new();
+        }
+        let (mut due, mut earliest) = (Vec::new(), None::<Instant>);
+        let late: Vec<u64> = window
+            .enumerate()
+            .filter_map(|(sequence, slot)| {
+                if slot.deadline <= now {
+                    return Some(sequence);
+                }
+                earliest = Some(earliest.map_or(slot.deadline, |first| first.min(slot.deadline)));
+                None
+            })
+            .collect();
+        window.earliest = earliest;
+        for sequence in late {
+            if let Some(slot) = window.remove(sequence) {
+                let failure = overdue(slot.sent_at.is_some());
+                due.push((sequence, slot.reply, Err(failure)));
+            }
+        }
+        due
+    }
+
+    /// Refuses everything from now on and takes out what is left, each with `Closed`.
+    pub fn close(&self) -> Vec<Due> {
+        let mut window = self.window.lock();
+        window.closed = true;
+        let base = window.base;
+        window.count = 0;
+        window.bytes = 0;
+        window.handed.clear();
+        let left = window.slots.drain(..).enumerate();
+        left.filter_map(|(offset, slot)| slot.map(|slot| (base + offset as u64, slot.reply, Err(Failure::closed()))))
+            .collect()
+    }
+
+    /// What became of `sequence`; `cluster_low` is this node's low-water mark as the applied log knows it.
+    pub fn outcome(&self, sequence: u64, cluster_low: u64) -> Fate {
+        let mut window = self.window.lock();
+        let end = window.base + window.slots.len() as u64;
+        if sequence == 0 || sequence >= end {
+            return Fate::Unknown;
+        }
+        match window.applied_index(sequence) {
+            Some(INDEX_UNKNOWN) => return Fate::Unknown,
+            Some(index) => return Fate::Applied(index),
+            None => {}
+        }
+        if window.slot(sequence).is_some() {
+            return Fate::Pending;
+        }
+        if sequence + SPAN_MAX as u64 <= end {
+            return Fate::Unknown;
+        }
+        if sequence < cluster_low { Fate::Discarded } else { Fate::Pending }
+    }
+
+    /// Submissions without an answer, and their bytes.
+    pub fn in_flight(&self) -> (usize, usize) {
+        let window = self.window.lock();
+        (window.count, window.bytes)
+    }
+}
+
+fn overdue(sent: bool) -> Failure {
+    if sent {
+        return Failure::new(Code::Timeout, "Command timed out.");
+    }
+    Failure::new(Code::Unavailable, "No leader was found in time; the command was not sent and has no effect.")
+}
+
+impl Window {
+    fn check_room(&self, bytes: usize) -> Result<(), Failure> {
+        if self.closed {
+            return Err(Failure::closed());
+        }
+        if self.count >= IN_FLIGHT_MAX || self.bytes + bytes > IN_FLIGHT_BYTES_MAX || self.slots.len() >= SPAN_MAX {
+            let message = format!(
+                "{} submissions ({} bytes) wait for their outcome; take fewer at a time.",
+                self.count, self.bytes
+            );
+            return Err(Failure::new(Code::Overloaded, message));
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self, sequence: u64) -> Option<&mut Slot> {
+        let offset = sequence.checked_sub(self.base)? as usize;
+        self.slots.get_mut(offset)?.as_mut()
+    }
+
+    fn enumerate(&self) -> impl Iterator<Item = (u64, &Slot)> {
+        let base = self.base;
+        self.slots.iter().enumerate().filter_map(move |(offset, slot)| Some((base + offset as u64, slot.as_ref()?)))
+    }
+
+    fn remove(&mut self, sequence: u64) -> Option<Slot> {
+        let offset = sequence.checked_sub(self.base)? as usize;
+        let slot = self.slots.get_mut(offset)?.take()?;
+        self.count -= 1;
+        self.bytes -= slot.body.len();
+        while let Some(None) = self.slots.front() {
+            self.slots.pop_front();
+            self.base += 1;
+        }
+        Some(slot)
+    }
+
+    fn note_applied(&mut self, sequence: u64, index: u64) {
+        let at = sequence as usize % SPAN_MAX;
+        if self.applied.len() <= at {
+            let len = (at + 1).next_power_of_two().min(SPAN_MAX);
+            self.applied.resize(len, (0, 0));
+        }
+        self.applied[at] = (sequence, index);
+    }
+
+    fn applied_index(&self, sequence: u64) -> Option<u64> {
+        let (stored, index) = self.applied.get(sequence as usize % SPAN_MAX)?;
+        (*stored == sequence).then_some(*index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn pending() -> Pending {
+        let pending = Pending::default();
+        pending.identify(7, 1);
+        pending
+    }
+
+    fn submit(pending: &Pending, body: &'static [u8]) -> u64 {
+        pending.submit(Bytes::from_static(body), LONG, Reply::Observer).unwrap()
+    }
+
+    fn sequences(commands: &[Command]) -> Vec<u64> {
+        commands.iter().map(|command| command.id.sequence).collect()
+    }
+
+    fn done(sequence: u64) -> (u64, u64, Outcome) {
+        (sequence, sequence + 100, Ok(Bytes::new()))
+    }
+
+    #[test]
+    fn commands_are_taken_once_and_again_after_a_rewind() {
+        let pending = pending();
+        for _ in 0..5 {
+            submit(&pending, b"x");
+        }
+        assert_eq!(sequences(&pending.take(3, 100, Instant::now())), vec![1, 2, 3]);
+        assert_eq!(sequences(&pending.take(9, 100, Instant::now())), vec![4, 5]);
+        assert!(!pending.has_unsent());
+        assert_eq!(pending.resolve([done(1), done(3)].into_iter()).len(), 2);
+        pending.rewind(1);
+        let again = pending.take(9, 100, Instant::now());
+        assert_eq!(sequences(&again), vec![2, 4, 5]);
+        assert!(again.iter().all(|command| command.low_water == 2));
+    }
+
+    #[test]
+    fn a_batch_stops_at_its_bytes_but_always_has_one() {
+        let pending = pending();
+        submit(&pending, &[0; 50]);
+        submit(&pending, &[0; 50]);
+        assert_eq!(pending.take(9, 10, Instant::now()).len(), 1);
+        assert_eq!(pending.take(9, 10, Instant::now()).len(), 1);
+    }
+
+    #[test]
+    fn each_submission_is_answered_exactly_once() {
+        let pending = pending();
+        let short = pending.submit(Bytes::new(), Duration::ZERO, Reply::Observer).unwrap();
+        let long = submit(&pending, b"x");
+        let due = pending.expire(Instant::now());
+        assert_eq!(due.len(), 1);
+        assert_eq!((due[0].0, due[0].2.as_ref().unwrap_err().code), (short, Code::Unavailable));
+        assert!(pending.resolve([done(short)].into_iter()).is_empty());
+        assert_eq!(pending.outcome(short, 0), Fate::Applied(101));
+        assert_eq!(pending.close().len(), 1);
+        assert!(pending.resolve([done(long)].into_iter()).is_empty());
+        assert_eq!(pending.submit(Bytes::new(), LONG, Reply::Observer).unwrap_err().code, Code::Closed);
+    }
+
+    #[test]
+    fn a_full_window_refuses_and_registers_nothing() {
+        let pending = pending();
+        for _ in 0..IN_FLIGHT_MAX {
+            submit(&pending, b"");
+        }
+        let refused = pending.submit(Bytes::new(), LONG, Reply::Observer).unwrap_err();
+        assert_eq!(refused.code, Code::Overloaded);
+        assert_eq!(pending.in_flight().0, IN_FLIGHT_MAX);
+        pending.resolve([done(1)].into_iter());
+        assert_eq!(submit(&pending, b""), IN_FLIGHT_MAX as u64 + 1);
+        let large = Bytes::from(vec![0; ENTRY_BYTES_MAX + 1]);
+        assert_eq!(pending.submit(large, LONG, Reply::Observer).unwrap_err().code, Code::TooLarge);
+    }
+
+    #[test]
+    fn a_hosted_machine_frees_slots_by_its_acknowledgement() {
+        let pending = pending();
+        for _ in 0..3 {
+            submit(&pending, b"x");
+        }
+        pending.hand_over([(1, 11), (2, 12), (3, 13)].into_iter());
+        pending.acknowledge(12);
+        assert_eq!(pending.in_flight(), (1, 1));
+        assert_eq!(pending.outcome(3, 0), Fate::Applied(13));
+    }
+
+    #[test]
+    fn a_timed_out_command_is_discarded_once_the_cluster_moved_past_it() {
+        let pending = pending();
+        let sequence = pending.submit(Bytes::new(), Duration::ZERO, Reply::Observer).unwrap();
+        pending.take(1, 1, Instant::now());
+        assert_eq!(pending.expire(Instant::now())[0].2.as_ref().unwrap_err().code, Code::Timeout);
+        assert_eq!(pending.outcome(sequence, 1), Fate::Pending);
+        assert_eq!(pending.outcome(sequence, 2), Fate::Discarded);
+        assert_eq!(pending.outcome(99, 2), Fate::Unknown);
+    }
+
+    #[test]
+    fn a_command_that_a_snapshot_covers_is_never_called_discarded() {
+        let pending = pending();
+        let late = pending.submit(Bytes::new(), Duration::ZERO, Reply::Observer).unwrap();
+        let (covered, open) = (submit(&pending, b"x"), submit(&pending, b"y"));
+        pending.take(9, 100, Instant::now());
+        assert_eq!(pending.expire(Instant::now()).len(), 1);
+        let failure = Failure::new(Code::Timeout, "by snapshot");
+        let due = pending.skip(2, |sequence| sequence == covered, &failure);
+        assert_eq!(due.iter().map(|due| due.0).collect::<Vec<_>>(), vec![covered]);
+        let fates = [late, covered, open].map(|sequence| pending.outcome(sequence, 4));
+        assert_eq!(fates, [Fate::Unknown, Fate::Unknown, Fate::Pending]);
+    }
+
+    #[test]
+    fn what_was_sent_once_is_not_refused_as_if_it_had_no_effect() {
+        let pending = pending();
+        let (sent, unsent) = (submit(&pending, b"x"), submit(&pending, b"y"));
+        pending.take(1, 100, Instant::now());
+        pending.rewind(0);
+        let due = pending.refuse_unsent(&crate::node::proposer::not_leader());
+        assert_eq!(due.iter().map(|due| due.0).collect::<Vec<_>>(), vec![unsent]);
+        assert!(!pending.has_unsent());
+        assert_eq!(pending.resolve([done(sent)].into_iter()).len(), 1);
+    }
+}

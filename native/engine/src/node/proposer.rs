@@ -1,0 +1,220 @@
+//! Brings submitted commands to the leader: proposes them here when this node leads, forwards them otherwise.
+//!
+//! Natural batching, as in Aeron Cluster: one Raft entry carries what queued up while the entries before it were on
+//! their way; there is no timer, and a command alone goes alone. Whatever may have been lost is sent again, and replicas
+//! drop what they see twice.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use openraft::impls::ProgressResponder;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::command::{Batch, Command};
+use crate::error::{Code, Failure};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, PROPOSALS_IN_FLIGHT_MAX};
+use crate::node::adapter::RaftNode;
+use crate::node::core::Core;
+use crate::node::leadership::{Leader, View};
+use crate::node::service::FORWARD;
+
+/// Before something is sent again that was refused.
+const RESEND: Duration = Duration::from_millis(20);
+/// What was sent and not answered for so many election timeouts is sent again.
+const STALE_ELECTIONS: u32 = 4;
+
+/// Commands that another node forwarded, and who is told of their proposal.
+struct Forwarded {
+    commands: Vec<Command>,
+    reply: oneshot::Sender<Result<(), Failure>>,
+}
+
+#[derive(Default)]
+struct Inbox {
+    waiting: VecDeque<Forwarded>,
+    commands: usize,
+    bytes: usize,
+}
+
+/// Forwarded commands that wait for the proposer of a leader.
+#[derive(Default)]
+pub struct ForwardQueue(Mutex<Inbox>);
+
+impl ForwardQueue {
+    /// Takes commands that another node forwarded. The answer comes when their proposal is committed, or says why not.
+    /// Fails with `Overloaded`, and takes nothing.
+    pub fn push(&self, commands: Vec<Command>) -> Result<oneshot::Receiver<Result<(), Failure>>, Failure> {
+        let bytes: usize = commands.iter().map(|command| command.body.len()).sum();
+        let mut inbox = self.0.lock();
+        if inbox.commands + commands.len() > IN_FLIGHT_MAX || inbox.bytes + bytes > IN_FLIGHT_BYTES_MAX {
+            return Err(Failure::new(Code::Overloaded, "The leader has too many forwarded commands waiting."));
+        }
+        inbox.commands += commands.len();
+        inbox.bytes += bytes;
+        let (reply, answer) = oneshot::channel();
+        inbox.waiting.push_back(Forwarded { commands, reply });
+        Ok(answer)
+    }
+
+    fn pop(&self, room_commands: usize, room_bytes: usize) -> Option<Forwarded> {
+        let mut inbox = self.0.lock();
+        let next = inbox.waiting.front()?;
+        let bytes: usize = next.commands.iter().map(|command| command.body.len()).sum();
+        if next.commands.len() > room_commands || bytes > room_bytes {
+            return None;
+        }
+        inbox.commands -= next.commands.len();
+        inbox.bytes -= bytes;
+        inbox.waiting.pop_front()
+    }
+
+    /// Sends everything that waits back.
+    pub fn refuse_all(&self, failure: &Failure) {
+        let waiting = std::mem::take(&mut *self.0.lock()).waiting;
+        // A receiver that is gone has its answer already: its connection broke, and it sends again.
+        waiting.into_iter().for_each(|group| drop(group.reply.send(Err(failure.clone()))));
+    }
+}
+
+/// One batch on its way; resolves to what is to be sent again, if anything.
+type Flight = BoxFuture<'static, Option<u64>>;
+
+struct Proposer {
+    core: Arc<Core>,
+    raft: RaftNode,
+    flights: FuturesUnordered<Flight>,
+    seed: u64,
+}
+
+/// Runs until the node closes; `raft` is the consensus core that is proposed to.
+pub async fn run(core: Arc<Core>, raft: RaftNode) {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64) | 1;
+    let mut proposer = Proposer { core, raft, flights: FuturesUnordered::new(), seed };
+    let mut leadership = proposer.core.leadership.subscribe();
+    let mut known = View::default();
+    let mut tick = tokio::time::interval(Duration::from_millis(proposer.core.config.heartbeat_ms));
+    loop {
+        let view = leadership.borrow_and_update().clone();
+        if (view.term, view.leader_id()) != (known.term, known.leader_id()) {
+            // What was on its way to the former leader may be lost.
+            proposer.flights.clear();
+            proposer.core.pending.rewind(0);
+            known = view;
+        }
+        proposer.send(&known).await;
+        tokio::select! {
+            _ = proposer.core.pending.wake.notified() => {}
+            changed = leadership.changed() => if changed.is_err() { return },
+            Some(again) = proposer.flights.next(), if !proposer.flights.is_empty() => {
+                if let Some(sequence) = again {
+                    proposer.core.pending.rewind(sequence);
+                }
+            }
+            // A leader's own proposals are in its log: they commit or fail, and a stale one is no reason to log it twice.
+            _ = tick.tick(), if known.leader != Some(Leader::Me) => {
+                let age = Duration::from_millis(proposer.core.config.election_timeout_ms) * STALE_ELECTIONS;
+                proposer.core.pending.rewind_stale(Instant::now(), age);
+            }
+        }
+    }
+}
+
+impl Proposer {
+    async fn send(&mut self, view: &View) {
+        match &view.leader {
+            Some(Leader::Me) => self.propose().await,
+            Some(Leader::Other { id, address, .. }) => {
+                self.core.forwarded.refuse_all(&not_leader());
+                if self.core.config.forward {
+                    self.forward(*id, address);
+                } else {
+                    self.core.refuse_unsent(&not_leader());
+                }
+            }
+            None => self.core.forwarded.refuse_all(&not_leader()),
+        }
+    }
+
+    async fn propose(&mut self) {
+        while self.flights.len() < PROPOSALS_IN_FLIGHT_MAX {
+            let own = self.core.pending.take(BATCH_COMMANDS_MAX, BATCH_BYTES_MAX, Instant::now());
+            let first = own.first().map(|command| command.id.sequence);
+            let (commands, replies) = self.with_forwarded(own);
+            if commands.is_empty() {
+                return;
+            }
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+            let batch = Batch::encode(now, self.next_seed(), &commands);
+            let (responder, answer) = ProgressResponder::complete_only();
+            let accepted = self.raft.write(batch).responder(responder).await;
+            self.flights.push(Box::pin(async move {
+                let outcome = match accepted {
+                    // tokio's cooperative budget starves receivers when very many are ready at once.
+                    Ok(_) => match tokio::task::unconstrained(answer).await {
+                        Ok(Ok(_)) => Ok(()),
+                        Ok(Err(_)) => Err(not_leader()),
+                        Err(_) => Err(Failure::new(Code::Unavailable, "The proposal was dropped.")),
+                    },
+                    Err(error) => Err(Failure::new(Code::Unavailable, format!("The consensus core stopped: {error}"))),
+                };
+                let again = if outcome.is_err() { first } else { None };
+                if again.is_some() {
+                    tokio::time::sleep(RESEND).await;
+                }
+                replies.into_iter().for_each(|reply: oneshot::Sender<_>| drop(reply.send(outcome.clone())));
+                again
+            }));
+        }
+    }
+
+    fn with_forwarded(&self, mut commands: Vec<Command>) -> (Vec<Command>, Vec<oneshot::Sender<Result<(), Failure>>>) {
+        let mut replies = Vec::new();
+        let mut bytes: usize = commands.iter().map(|command| command.body.len()).sum();
+        loop {
+            // A group that is larger than a batch by itself still goes, alone.
+            let alone = commands.is_empty();
+            let room_commands = if alone { usize::MAX } else { BATCH_COMMANDS_MAX.saturating_sub(commands.len()) };
+            let room_bytes = if alone { usize::MAX } else { BATCH_BYTES_MAX.saturating_sub(bytes) };
+            let Some(group) = self.core.forwarded.pop(room_commands, room_bytes) else { return (commands, replies) };
+            bytes += group.commands.iter().map(|command| command.body.len()).sum::<usize>();
+            commands.extend(group.commands);
+            replies.push(group.reply);
+        }
+    }
+
+    fn forward(&mut self, leader: u64, address: &str) {
+        while self.flights.len() < PROPOSALS_IN_FLIGHT_MAX {
+            let commands = self.core.pending.take(BATCH_COMMANDS_MAX, BATCH_BYTES_MAX, Instant::now());
+            let Some(first) = commands.first().map(|command| command.id.sequence) else { return };
+            let body = Batch::encode(0, 0, &commands).0;
+            let timeout = Duration::from_millis(self.core.config.election_timeout_ms) * STALE_ELECTIONS;
+            let (peers, address) = (self.core.peers.clone(), address.to_string());
+            self.flights.push(Box::pin(async move {
+                match peers.call(&address, Some(leader), FORWARD, body, timeout).await {
+                    Ok(_) => None,
+                    Err(_) => {
+                        tokio::time::sleep(RESEND).await;
+                        Some(first)
+                    }
+                }
+            }));
+        }
+    }
+
+    /// A xorshift step: the seed only has to differ from batch to batch, replicas read it from the log.
+    fn next_seed(&mut self) -> u64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        self.seed
+    }
+}
+
+/// The answer of a node that does not lead.
+pub fn not_leader() -> Failure {
+    Failure::new(Code::NotLeader, "This node is not the leader.")
+}

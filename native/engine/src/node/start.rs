@@ -1,0 +1,415 @@
+//! Starting, using and closing a node from Rust.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::config::{MachineKind, NodeConfig};
+use crate::datadir::DataDir;
+use crate::error::Failure;
+use crate::hosted::{self, Host};
+use crate::kv::{KvMachine, KvReader};
+use crate::machine::{Outcome, StateMachine};
+use crate::node::applier::{self, Applier, Progress, Shared};
+use crate::node::apply_queue::ApplyQueue;
+use crate::node::bootstrap;
+use crate::node::core::{Core, Identity as Known};
+use crate::node::forming;
+use crate::node::leadership::View;
+use crate::node::membership;
+use crate::node::messages::Change;
+use crate::node::observer::Observer;
+use crate::node::pending::{Fate, Pending, Reply};
+use crate::node::problems::{Problem, Problems};
+use crate::node::proposer::ForwardQueue;
+use crate::node::reads::{self, ReadQueue, Then};
+use crate::node::requests::{Effect, Requests};
+use crate::node::run::{self, Parts};
+use crate::node::service::{self, NodeService};
+use crate::node::snapshots::Snapshots;
+use crate::node::status;
+use crate::session::Consistency;
+use crate::snapshot::SnapshotDir;
+use crate::transport::{Identity, Peers, Transport};
+
+/// Threads that a node may use to wait for disks (snapshots, opening files).
+const DISK_THREADS: usize = 4;
+
+/// How long work that waits for disks is given to end.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
+/// How long closing waits for the threads of a node.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it looks.
+const JOIN_LOOK: Duration = Duration::from_millis(1);
+
+/// What a node applies its log to.
+pub enum Machine {
+    /// The key-value store on sled.
+    KeyValue,
+    /// A machine behind [`crate::hosted`].
+    Hosted,
+    /// The caller's own.
+    Own(Box<dyn StateMachine>),
+}
+
+/// One running member of a cluster. Dropping it closes it.
+pub struct Node {
+    core: Arc<Core>,
+    handle: tokio::runtime::Handle,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    main: JoinHandle<()>,
+    applier: JoinHandle<()>,
+    reader: Option<JoinHandle<()>>,
+}
+
+struct Opened {
+    machine: Box<dyn StateMachine>,
+    reader: Option<KvReader>,
+    host: Option<Arc<Host>>,
+}
+
+impl Node {
+    /// Starts a node with the machine that `config` names. Returns when its directory is locked and its port bound;
+    /// finding the cluster goes on after that. Fails with `Invalid`, `Locked`, `AddressInUse`, `Corrupt`, `Io`.
+    pub fn start(config: NodeConfig, observer: Arc<dyn Observer>) -> Result<Node, Failure> {
+        let machine = match config.machine {
+            MachineKind::KeyValue => Machine::KeyValue,
+            MachineKind::Hosted => Machine::Hosted,
+        };
+        Node::start_with(config, machine, observer)
+    }
+
+    /// As [`Node::start`], with `machine` as the state machine.
+    pub fn start_with(config: NodeConfig, machine: Machine, observer: Arc<dyn Observer>) -> Result<Node, Failure> {
+        config.validate()?;
+        forming::check_hashes(config.servers.keys())?;
+        let mut data = DataDir::open(&config.data_dir, &config.name)?;
+        let identity = identify(&mut data)?;
+        let snapshots = SnapshotDir::open(&data.snapshots_dir(0))?;
+        let opened = open_machine(machine, &data)?;
+        let (applier, shared) = open_applier(opened.machine, &snapshots, &identity, observer.clone())?;
+        let core = assemble(config, data, identity, shared, observer, opened.reader, opened.host, snapshots.clone());
+        launch(core, applier, snapshots)
+    }
+
+    /// Accepts a command; `reply` gets its outcome, exactly once, at the latest after `timeout`. Returns its sequence
+    /// number. Fails with `Closed`, `TooLarge`, `Overloaded`; then nothing was registered.
+    pub fn submit(&self, body: Bytes, timeout: Duration, reply: Reply) -> Result<u64, Failure> {
+        self.core.pending.submit(body, timeout, reply)
+    }
+
+    /// As [`Node::submit`], with the outcome as a future.
+    pub fn write(&self, body: Bytes, timeout: Duration) -> BoxFuture<'static, Outcome> {
+        let (reply, answer) = oneshot::channel();
+        // The receiver may be dropped by a caller who lost interest.
+        let submitted = self.submit(body, timeout, Reply::Call(Box::new(move |outcome| drop(reply.send(outcome)))));
+        Box::pin(async move {
+            submitted?;
+            answer.await.map_err(|_| Failure::closed())?
+        })
+    }
+
+    /// Waits until this node has applied everything committed before the call, and gives the applied index.
+    /// Fails with `Unavailable` when no quorum confirms it within `timeout`.
+    pub fn barrier(&self, consistency: Consistency, timeout: Duration) -> BoxFuture<'static, Result<u64, Failure>> {
+        let answer =
+            self.request(timeout, Effect::None, |core, ticket| reads::submit(core, ticket, consistency, Then::Index));
+        Box::pin(async move {
+            let index = answer.await?;
+            let index: [u8; 8] =
+                index[..].try_into().map_err(|_| Failure::internal("An index must have eight bytes."))?;
+            Ok(u64::from_le_bytes(index))
+        })
+    }
+
+    /// Reads `operation` (see [`crate::kv::op`]) from the key-value store.
+    pub fn read(&self, consistency: Consistency, operation: Bytes, timeout: Duration) -> BoxFuture<'static, Outcome> {
+        self.request(timeout, Effect::None, |core, ticket| {
+            reads::submit(core, ticket, consistency, Then::Read(operation))
+        })
+    }
+
+    fn request(
+        &self,
+        timeout: Duration,
+        effect: Effect,
+        begin: impl FnOnce(&Arc<Core>, u64),
+    ) -> BoxFuture<'static, Outcome> {
+        let (reply, answer) = oneshot::channel();
+        let reply = Reply::Call(Box::new(move |outcome| drop(reply.send(outcome))));
+        let opened = self.open_request(timeout, reply, effect);
+        if let Ok(ticket) = &opened {
+            begin(&self.core, *ticket);
+        }
+        Box::pin(async move {
+            opened?;
+            answer.await.map_err(|_| Failure::closed())?
+        })
+    }
+
+    /// Registers a request of another kind than a command, which some task answers by its ticket.
+    pub(crate) fn open_request(&self, timeout: Duration, reply: Reply, effect: Effect) -> Result<u64, Failure> {
+        self.core.requests.open(timeout, reply, effect)
+    }
+
+    /// Lets the node at `address` in under `name`, with a vote when `voter`. Fails with `Membership`, `Refused`, `Unavailable`.
+    pub fn add_member(&self, name: &str, address: &str, voter: bool, timeout: Duration) -> BoxFuture<'static, Outcome> {
+        self.change(Change::Add { name: name.into(), address: address.into(), voter }, timeout)
+    }
+
+    /// Takes the member `name` out. Fails with `Membership`, `Unavailable`.
+    pub fn remove_member(&self, name: &str, timeout: Duration) -> BoxFuture<'static, Outcome> {
+        self.change(Change::Remove { name: name.into() }, timeout)
+    }
+
+    /// Makes the member `name` the leader. Fails with `Membership`, `Unavailable`, `Timeout`.
+    pub fn transfer_leader(&self, name: &str, timeout: Duration) -> BoxFuture<'static, Outcome> {
+        self.change(Change::Transfer { name: name.into() }, timeout)
+    }
+
+    fn change(&self, change: Change, timeout: Duration) -> BoxFuture<'static, Outcome> {
+        self.request(timeout, Effect::Possible, |core, ticket| self.begin_change(core, ticket, change))
+    }
+
+    /// Carries `change` out and answers `ticket`.
+    pub(crate) fn begin_change(&self, core: &Arc<Core>, ticket: u64, change: Change) {
+        let core = core.clone();
+        self.handle.spawn(async move {
+            let Some(deadline) = core.requests.deadline(ticket) else { return };
+            let outcome = membership::change(&core, change, deadline).await;
+            core.answer(ticket, outcome.map(|()| Bytes::new()));
+        });
+    }
+
+    /// Takes a snapshot now and gives its index when it is durable. Fails with `Io`, `StateMachine`, `Unavailable`.
+    pub fn snapshot(&self, timeout: Duration) -> BoxFuture<'static, Outcome> {
+        self.request(timeout, Effect::Possible, |core, ticket| self.begin_snapshot(core, ticket))
+    }
+
+    /// Takes a snapshot and answers `ticket`.
+    pub(crate) fn begin_snapshot(&self, core: &Arc<Core>, ticket: u64) {
+        let core = core.clone();
+        self.handle.spawn(async move {
+            let outcome = match core.raft() {
+                Ok(raft) => core.snapshots.take(&raft).await,
+                Err(failure) => Err(failure),
+            };
+            core.answer(ticket, outcome.map(|index| Bytes::copy_from_slice(&index.to_le_bytes())));
+        });
+    }
+
+    /// What became of the command with this sequence number of `incarnation`.
+    pub fn outcome(&self, incarnation: u64, sequence: u64) -> Fate {
+        match self.core.pending.identity() {
+            Some((_, mine)) if mine == incarnation => {
+                let low = self.core.applier.progress.borrow().own_low;
+                self.core.pending.outcome(sequence, low)
+            }
+            _ => Fate::Unknown,
+        }
+    }
+
+    /// The status as an EDN map.
+    pub fn status(&self) -> String {
+        status::status(&self.core)
+    }
+
+    /// Name of the present leader, as this node knows it.
+    pub fn leader(&self) -> Option<String> {
+        self.core.leadership.borrow().leader_name().map(str::to_string)
+    }
+
+    /// The user-visible index that this node has applied.
+    pub fn index(&self) -> u64 {
+        self.core.applier.progress.borrow().index
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Closes the node: everything pending is answered with `Closed`, the threads end, the directory is unlocked.
+    /// Returns when that is done, or after about five seconds when a disk or a state machine hangs. May be called again.
+    /// Not to be called from a callback: it waits for the thread that calls those.
+    pub fn close(&self) {
+        self.core.closing.store(true, Ordering::Release);
+        self.core.close_bell.notify_one();
+        let mut due = self.core.pending.close();
+        due.extend(self.core.requests.close());
+        applier::deliver(due, self.core.observer.as_ref());
+        self.core.applier.queue.close();
+        self.core.reads.close();
+        if let Some(host) = &self.core.host {
+            host.close();
+        }
+        // Held to the end: who closes at the same time returns when it is done, too.
+        let mut running = self.threads.lock();
+        let Some(threads) = running.take() else { return };
+        let deadline = Instant::now() + CLOSE_PATIENCE;
+        let mut ended = join(threads.main, "The node's own thread", deadline);
+        ended &= join(threads.applier, "The applying thread", deadline);
+        ended &= threads.reader.is_none_or(|reader| join(reader, "The reading thread", deadline));
+        if ended {
+            self.core.data.lock().unlock();
+        }
+    }
+}
+
+/// Waits for `thread` until `deadline`; true when it ended. A state machine that hangs must not hang who closes the node,
+/// but as long as it may write, nobody else gets the directory.
+fn join(thread: JoinHandle<()>, what: &str, deadline: Instant) -> bool {
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            tracing::error!("{what} does not end; the data directory stays locked as long as this process lives.");
+            return false;
+        }
+        std::thread::sleep(JOIN_LOOK);
+    }
+    if thread.join().is_err() {
+        tracing::error!("{what} panicked.");
+    }
+    true
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn identify(data: &mut DataDir) -> Result<Known, Failure> {
+    match data.identity().cloned() {
+        Some(stored) => {
+            let incarnation = data.next_incarnation()?;
+            Ok(Known { cluster: Some(stored.cluster), node: stored.node, incarnation })
+        }
+        None => Ok(Known { cluster: None, node: bootstrap::fresh_id()?, incarnation: 0 }),
+    }
+}
+
+fn open_machine(machine: Machine, data: &DataDir) -> Result<Opened, Failure> {
+    let directory = data.state_dir(0);
+    match machine {
+        Machine::KeyValue => {
+            let (machine, reader) = KvMachine::open(&directory)?;
+            Ok(Opened { machine: Box::new(machine), reader: Some(reader), host: None })
+        }
+        Machine::Hosted => {
+            let (machine, host) = hosted::pair(directory.join("exchange"))?;
+            Ok(Opened { machine: Box::new(machine), reader: None, host: Some(host) })
+        }
+        Machine::Own(machine) => Ok(Opened { machine, reader: None, host: None }),
+    }
+}
+
+fn open_applier(
+    machine: Box<dyn StateMachine>,
+    snapshots: &SnapshotDir,
+    identity: &Known,
+    observer: Arc<dyn Observer>,
+) -> Result<(Applier, Arc<Shared>), Failure> {
+    let pending = Arc::new(Pending::default());
+    if identity.cluster.is_some() {
+        pending.identify(identity.node, identity.incarnation);
+    }
+    let shared = Arc::new(Shared {
+        queue: Arc::new(ApplyQueue::default()),
+        pending,
+        observer,
+        progress: watch::channel(Progress::default()).0,
+        problems: Arc::new(Problems::default()),
+        log: Mutex::new(None),
+        handed: Mutex::default(),
+    });
+    let applier = Applier::open(machine, snapshots.latest()?, shared.clone())?;
+    let books = applier.books();
+    *shared.handed.lock() = (books.applied.log_id, books.membership.clone());
+    Ok((applier, shared))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn assemble(
+    config: NodeConfig,
+    data: DataDir,
+    identity: Known,
+    shared: Arc<Shared>,
+    observer: Arc<dyn Observer>,
+    reader: Option<KvReader>,
+    host: Option<Arc<Host>>,
+    snapshots: SnapshotDir,
+) -> Arc<Core> {
+    Arc::new_cyclic(|weak| Core {
+        config,
+        data: Mutex::new(data),
+        identity: RwLock::new(identity),
+        pending: shared.pending.clone(),
+        requests: Requests::default(),
+        problems: shared.problems.clone(),
+        snapshots: Snapshots::new(snapshots, shared.clone()),
+        applier: shared,
+        observer,
+        leadership: watch::channel(View::default()).0,
+        forwarded: ForwardQueue::default(),
+        reads: ReadQueue::default(),
+        peers: Peers::new(introduction(weak.clone())),
+        running: RwLock::new(None),
+        changing: Arc::new(tokio::sync::Mutex::new(())),
+        waiting_for: Mutex::new(None),
+        last_election: Mutex::new(None),
+        reader,
+        host,
+        host_applied: watch::channel(0).0,
+        closing: AtomicBool::new(false),
+        close_bell: Notify::new(),
+    })
+}
+
+/// How the node introduces itself to those it connects to.
+fn introduction(core: Weak<Core>) -> impl Fn() -> Identity + Send + Sync + 'static {
+    move || core.upgrade().map_or_else(service::nobody, |core| service::identity(&core))
+}
+
+fn launch(core: Arc<Core>, applier: Applier, snapshots: SnapshotDir) -> Result<Node, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
+    let runtime = runtime.map_err(|error| Failure::io("Starting the runtime", &error))?;
+    let service = Arc::new(NodeService::new(Arc::downgrade(&core)));
+    let transport = match core.config.listen_address() {
+        Some(address) => Some(runtime.block_on(Transport::listen(address, service))?),
+        None => None,
+    };
+    let handle = runtime.handle().clone();
+    let reader = core.reader.clone().map(|reader| reads::spawn_reader(&core, reader)).transpose()?;
+    let applier = applier.spawn(&core.config.name)?;
+    let parts = Parts { transport, snapshots };
+    let owner = core.clone();
+    let main = std::thread::Builder::new().name(format!("quorate-core-{}", core.config.name));
+    let main = main.spawn(move || {
+        let life = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run::run(owner.clone(), parts))));
+        if life.is_err() {
+            fail_all(&owner);
+        }
+        runtime.shutdown_timeout(RUNTIME_PATIENCE);
+    });
+    let main = main.map_err(|error| Failure::io("Starting the node's thread", &error))?;
+    Ok(Node { core, handle, threads: Mutex::new(Some(Threads { main, applier, reader })) })
+}
+
+/// After a panic of the node's own thread nothing would ever be answered: everything is, and nothing more is accepted.
+fn fail_all(core: &Core) {
+    let failure = Failure::internal("The node's own thread panicked; start the node again.");
+    tracing::error!("{failure}");
+    core.problems.set(Problem::Consensus, failure);
+    let mut due = core.pending.close();
+    due.extend(core.requests.close());
+    applier::deliver(due, core.observer.as_ref());
+}

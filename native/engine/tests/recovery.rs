@@ -1,0 +1,114 @@
+//! A node comes back with less than it went with, or elsewhere: it finds its way, or says why not, and never lies.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use quorate_engine::session::Consistency;
+use support::{Cluster, block_on, eventually, id};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const SHORT: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_node_whose_log_is_gone_does_not_vote_under_its_old_name() {
+    let mut cluster = Cluster::start_all(&NAMES);
+    cluster.put("a", "k", "v").unwrap();
+    let lost = cluster.follower();
+    let former = id(cluster.node(&lost));
+    cluster.stop(&lost);
+    std::fs::remove_dir_all(cluster.data_dir(&lost).join("group-0/log")).unwrap();
+    cluster.start(&lost);
+    eventually("the refusal", || cluster.node(&lost).status().contains("The log of this node is gone"));
+    let leader = cluster.leader_of_the_others(&lost);
+    cluster.stop(&leader);
+    // Two are there, but only one of them has a vote.
+    let third = NAMES.iter().find(|name| **name != lost && **name != leader).unwrap();
+    assert!(cluster.put_within(third, "k", "no quorum", SHORT).is_err());
+    cluster.start(&leader);
+    cluster.put(third, "k", "quorum").unwrap();
+    cluster.stop(&lost);
+    cluster.wipe(&lost);
+    cluster.start(&lost);
+    assert_eq!(cluster.get(&lost, "k").unwrap().as_deref(), Some("quorum"));
+    assert_ne!(former, id(cluster.node(&lost)));
+}
+
+fn small_log(cluster: &mut Cluster) {
+    cluster.tune = |config| {
+        config.snapshot_commands = 100;
+        config.log_keep_entries = 8;
+    };
+}
+
+fn fill(cluster: &Cluster, node: &str) {
+    for number in 0..400 {
+        cluster.put(node, &format!("key{number}"), "x").unwrap();
+    }
+    eventually("the purge", || !cluster.node(node).status().contains(":purged-log-index nil"));
+}
+
+#[test]
+fn a_node_whose_snapshots_are_gone_takes_one_from_its_state() {
+    let mut cluster = Cluster::new(&["a"]);
+    small_log(&mut cluster);
+    cluster.start("a");
+    fill(&cluster, "a");
+    cluster.stop("a");
+    std::fs::remove_dir_all(cluster.data_dir("a").join("group-0/snapshots")).unwrap();
+    cluster.start("a");
+    assert_eq!(cluster.get("a", "key0").unwrap().as_deref(), Some("x"));
+    let kept = std::fs::read_dir(cluster.data_dir("a").join("group-0/snapshots")).unwrap();
+    assert!(kept.flatten().any(|file| file.file_name().to_string_lossy().ends_with(".snap")));
+}
+
+#[test]
+fn a_node_whose_state_is_gone_answers_no_read_before_it_is_rebuilt() {
+    let mut cluster = Cluster::new(&NAMES);
+    small_log(&mut cluster);
+    NAMES.iter().for_each(|name| cluster.start(name));
+    cluster.settle();
+    fill(&cluster, "a");
+    let lost = cluster.follower();
+    block_on(cluster.node(&lost).barrier(Consistency::Linearizable, support::LONG)).unwrap();
+    // The newest entry is in the snapshot: what a read has to wait for is nothing but the snapshot.
+    block_on(cluster.node(&lost).snapshot(support::LONG)).unwrap();
+    cluster.stop(&lost);
+    std::fs::remove_dir_all(cluster.data_dir(&lost).join("group-0/state")).unwrap();
+    cluster.start(&lost);
+    assert_eq!(cluster.get(&lost, "key0").unwrap().as_deref(), Some("x"));
+}
+
+#[test]
+fn a_node_that_moved_is_found_again_at_its_new_address() {
+    let mut cluster = Cluster::start_all(&NAMES);
+    cluster.put("a", "k", "v1").unwrap();
+    let moved = cluster.follower();
+    cluster.stop(&moved);
+    cluster.servers.insert(moved.clone(), support::free_address());
+    cluster.start(&moved);
+    cluster.put("a", "k", "v2").unwrap();
+    assert_eq!(cluster.get(&moved, "k").unwrap().as_deref(), Some("v2"));
+    let address = cluster.servers[&moved].clone();
+    eventually("the new address in the membership", || cluster.node("a").status().contains(&address));
+}
+
+#[test]
+fn a_member_that_was_taken_out_and_let_in_again_takes_writes() {
+    let mut cluster = Cluster::start_all(&NAMES);
+    let out = cluster.follower();
+    let leader = cluster.leader();
+    cluster.put(&out, "k", "v1").unwrap();
+    block_on(cluster.node(&leader).remove_member(&out, support::LONG)).unwrap();
+    cluster.put(&leader, "k", "v2").unwrap();
+    let address = cluster.servers[&out].clone();
+    block_on(cluster.node(&leader).add_member(&out, &address, true, support::LONG)).unwrap();
+    cluster.settle();
+    cluster.put(&out, "k", "v3").unwrap();
+    assert_eq!(cluster.get(&leader, "k").unwrap().as_deref(), Some("v3"));
+    cluster.stop(&out);
+    cluster.start(&out);
+    cluster.put(&out, "k", "v4").unwrap();
+}

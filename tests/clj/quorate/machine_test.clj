@@ -1,0 +1,70 @@
+(ns quorate.machine-test
+  "A state machine cannot harm its node: whatever it does becomes the result of the entry."
+  (:require [clojure.test :refer [deftest is testing]]
+            [quorate.impl.codec :as codec]
+            [quorate.impl.machine :as machine]
+            [quorate.impl.records :as records])
+  (:import (clojure.lang ExceptionInfo)
+           (java.io File)
+           (quorate.impl.records Entry)))
+
+(set! *warn-on-reflection* true)
+
+(defn- entry
+  ([index value] (entry index value (codec/encode value)))
+  ([index _ ^bytes body] (records/->Entry index 3 1000 77 true 0xab 2 index body)))
+
+(defn- run-all [m & values]
+  (mapv (fn [i v] (machine/step! m (entry (inc i) v))) (range) values))
+
+(deftest a-reducer-steps-its-state-and-sees-what-the-leader-stamped
+  (let [seen (atom [])
+        m    (machine/reducer-machine (fn [state n ctx] (swap! seen conj ctx) [(+ state n) (* 2 n)]) 10)]
+    (is (= [2 4] (run-all m 1 2)))
+    (is (= 13 (machine/current m)))
+    (is (= [{:index 1, :term 3, :time-ms 1000, :id "ab.2.1"} {:index 2, :term 3, :time-ms 1000, :id "ab.2.2"}]
+           (map #(dissoc % :seed) @seen)))
+    (is (apply distinct? (map :seed @seen)) "each entry of a batch has a seed of its own")))
+
+(deftest whatever-a-reducer-does-its-state-stays-whole
+  (doseq [[what bad said] [["throws" (fn [_ _ _] (throw (ex-info "no luck" {:a 1}))) "no luck"]
+                           ["throws an Error" (fn [_ _ _] (throw (StackOverflowError.))) "StackOverflowError"]
+                           ["asserts" (fn [_ _ _] (assert false)) "Assert failed"]
+                           ["returns nil" (fn [_ _ _] nil) "nil"]
+                           ["returns the state alone" (fn [s _ _] s) "Long"]
+                           ["returns three" (fn [s _ _] [s 1 2]) "a vector of 3"]
+                           ["returns a list" (fn [s _ _] (list s 1)) "PersistentList"]]]
+    (testing what
+      (let [m (machine/reducer-machine (fn [s e ctx] (if (= :bad e) (bad s e ctx) [(inc s) s])) 0)
+            [a failure b] (run-all m :good :bad :good)]
+        (is (= [0 1] [a b]))
+        (is (= 2 (machine/current m)))
+        (is (instance? ExceptionInfo failure))
+        (is (= {:error :raft/state-machine, :index 2} (ex-data failure)))
+        (is (re-find #"^State machine error: " (ex-message failure)))
+        (is (.contains ^String (ex-message failure) ^String said) (ex-message failure))))))
+
+(deftest fluree-s-state-machine-gets-the-raft-state-and-answers-errors-as-maps
+  (let [m (machine/function-machine (fn [e rs] (if (= e :bad) (throw (Exception. "boom")) [e (:this-server rs)]))
+                                    (fn [^Entry e] {:this-server "s", :index (.-index e)}))]
+    (is (= [[1 "s"] {:error "State machine error: boom"} [2 "s"]] (run-all m 1 :bad 2)))
+    (is (thrown-with-msg? ExceptionInfo #"no-snapshots|snapshot" (machine/frozen m)))))
+
+(deftest an-entry-that-cannot-be-read-is-an-error-and-not-the-end
+  (let [m (machine/reducer-machine (fn [s e _] [(conj s e) :ok]) [])]
+    (is (= :raft/state-machine (:error (ex-data (machine/step! m (entry 1 nil (byte-array [9 9])))))))
+    (is (= :ok (machine/step! m (entry 2 :x))))
+    (is (= [:x] (machine/current m)))))
+
+(deftest a-snapshot-is-the-state-as-it-was-when-it-was-frozen
+  (let [file  (File/createTempFile "quorate" ".snapshot")
+        m     (machine/reducer-machine (fn [s e _] [(conj s e) :ok]) [])
+        _     (run-all m 1 2)
+        write (machine/frozen m)]
+    (try
+      (machine/step! m (entry 3 3))
+      (write (.getPath file))
+      (let [other (machine/reducer-machine (fn [s e _] [(conj s e) :ok]) nil)]
+        (machine/replace! other (.getPath file))
+        (is (= [1 2] (machine/current other))))
+      (finally (.delete file)))))
