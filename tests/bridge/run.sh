@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # The boundary between Java and the native library, on the echo engine, under -Xcheck:jni, on every JDK from 17 on that
-# is found. Usage: tests/bridge/run.sh [LIBRARY]
+# is found. Usage: tests/bridge/run.sh [LIBRARY]; without one, the library is built.
 # Prints one line a case, then "N passed, N failed"; exits with 1 when one failed.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
+# cargo test alone does not make the shared library.
+[ $# -gt 0 ] || cargo build --locked --release --manifest-path "$root/Cargo.toml" -p quorate-bridge
 library=$(realpath -- "${1:-$root/target/release/libquorate.so}")
 [ -f "$library" ] || { echo "There is no library $library; build it with: cargo build --release -p quorate-bridge" >&2; exit 2; }
 

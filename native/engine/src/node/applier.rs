@@ -164,7 +164,8 @@ impl Applier {
                 }
             });
             let Some(entries) = entries else { return };
-            next = entries.last().map_or(next, |entry| entry.log_id.index + 1);
+            let Some(last_read) = entries.last() else { return };
+            next = last_read.log_id.index + 1;
             self.apply(entries);
         }
     }

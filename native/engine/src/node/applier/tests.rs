@@ -135,10 +135,11 @@ fn a_snapshot_ends_the_wait_for_entries_that_it_made_the_log_forget() {
     shared.queue.push_entries(entries(2, 1));
     // Too many to keep: they are to be read from a log that does not have them any more.
     shared.queue.push_entries(entries(3, window));
-    (0..8).for_each(|_| turn.blocking_send(()).unwrap());
+    (0..2).for_each(|_| turn.blocking_send(()).unwrap());
     eventually("the failing read", || !shared.problems.sentences().is_empty());
     shared.queue.push(Work::Install(snapshot(&directory, window + 2, window)));
     eventually("the installation", || *installed.lock() == Some(window));
+    assert_eq!(begun.load(Ordering::SeqCst), 2);
     shared.queue.close();
     drop(turn);
     thread.join().unwrap();
