@@ -176,6 +176,18 @@
       (is (= 1 (count (filter raft/leader? (vals nodes)))))
       (is (= 1 (count (distinct (map #(:leader (raft/status %)) (vals nodes)))))))))
 
+;; What fails is told to whoever asked, and is the same on every replica.
+(deftest what-fails-on-one-replica-fails-alike-on-all
+  (with-three {}
+    (fn [nodes]
+      (doseq [node (vals nodes)]
+        (is (= :raft/state-machine (:error (ex-data (entry! node [:boom 1])))))
+        (is (= :raft/state-machine (:error (ex-data (entry! node :rubbish))))))
+      (is (= 0 (entry! (first (vals nodes)) :good)))
+      (doseq [node (vals nodes)]
+        (is (= 7 (raft/sync node)) "a failed entry has its index")
+        (is (= [:good] (raft/state node)))))))
+
 (deftest one-node-may-go-two-may-not
   (with-three {}
     (fn [nodes]
