@@ -91,7 +91,10 @@
          (warnings (assoc single :snapshot-treshold 1))))
   (is (= ["The configuration key :only-leader-snapshots is unknown."] (warnings (assoc single :only-leader-snapshots true))))
   (is (= [] (warnings (assoc single :my.app/own 1))) "keys with a namespace are the user's")
-  (is (re-find #":send-rpc-fn has no effect" (first (warnings (assoc single :send-rpc-fn (fn []))))))
+  (is (re-find #":snapshot-write has no effect" (first (warnings (-> single (dissoc :state-machine)
+                                                                       (assoc :reducer (fn [_ _ _]), :snapshot-write (fn [_ _])))))))
+  (is (= [] (warnings (assoc single :entries-max 50, :entry-cache-size 50, :catch-up-rounds 10, :log-history 10
+                             :send-rpc-fn (fn [_ _ _]) :command-chan nil))) "fluree's keys")
   (is (= true (:only-leader-snapshots (config/checked (assoc single :only-leader-snapshots true)))) "and is kept")
   (let [[k message] (refusal (assoc single :timeout 1 :strict-config true))]
     (is (= :timeout k))

@@ -87,6 +87,7 @@
                    :leader  (server rt (:leader raw))
                    :members (mapv #(update % :name (partial server rt)) (:members raw))
                    :callbacks-waiting (pending/waiting (:pending rt)))
+      @(:last-error rt) (assoc :last-error @(:last-error rt))
       @(:problem rt) (assoc :problem @(:problem rt))
       (closed? rt)   (assoc :role :closed, :leader nil))))
 
@@ -258,6 +259,7 @@
             :pending         (pending/pending)
             :applied         (AtomicLong.)
             :problem         (atom nil)
+            :last-error      (atom nil)
             :closing         (AtomicBoolean.)
             :ended           (promise)
             :last-status     (atom {})

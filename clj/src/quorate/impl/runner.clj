@@ -53,6 +53,11 @@
   ^long [^Runner r]
   (.size ^LinkedBlockingQueue (.-tasks r)))
 
+(defn stopping?
+  "True when the runner takes no more tasks."
+  [^Runner r]
+  (.get ^AtomicBoolean (.-stopping r)))
+
 (defn thread
   "The thread that the tasks run on."
   ^Thread [^Runner r]
