@@ -3,18 +3,22 @@
 
   Threads, all daemons: `quorate-events-NAME` and `quorate-apply-NAME` poll the engine; `quorate-callbacks-NAME` runs
   callbacks and completes futures, in order; `quorate-watches-NAME` runs watches and writes log lines;
-  `quorate-snapshot-NAME` lives while a snapshot is written.
+  `quorate-snapshot-NAME` lives while a snapshot is written; `quorate-transfer-NAME` gives users' snapshots to other nodes;
+  `quorate-send-NAME-SERVER` calls a user's `:send-rpc-fn`.
 
   The runtime is a map that never changes; what changes is in atoms and counters inside it."
   (:require [clojure.tools.logging :as log]
             [quorate.impl.codec :as codec]
             [quorate.impl.config :as config]
+            [quorate.impl.courier :as courier]
             [quorate.impl.errors :as errors]
             [quorate.impl.loops :as loops]
             [quorate.impl.machine :as machine]
             [quorate.impl.pending :as pending]
             [quorate.impl.runner :as runner]
             [quorate.impl.session :as session]
+            [quorate.impl.transfer :as transfer]
+            [quorate.impl.user-snapshots :as user-snapshots]
             [quorate.impl.watches :as watches]
             [quorate.impl.wire :as wire])
   (:import (java.util.concurrent.atomic AtomicBoolean AtomicLong)
@@ -110,7 +114,7 @@
    :latest-index     index
    :snapshot-index   snapshot-index
    :snapshot-term    nil
-   :snapshot-pending nil
+   :snapshot-pending (some-> (:machine rt) machine/pending-index)
    :voted-for        voted-for
    :timeout-ms       (:timeout-ms (:config rt))
    :servers          (into {} (map member-entry) members)})
@@ -235,10 +239,11 @@
       (-> (merge base @leadership)
           (assoc :term (.-term entry), :index index, :commit index, :latest-index index)))))
 
-(defn- machine-for [{:keys [reducer state-machine initial-state]} base leadership]
+(defn- machine-for [{:keys [this-server reducer state-machine initial-state] :as config} base leadership]
   (cond
-    reducer       (machine/reducer-machine reducer initial-state)
-    state-machine (machine/function-machine state-machine (state-for-entry base leadership))
+    reducer       (machine/reducer-machine (config/server-text this-server) reducer initial-state)
+    state-machine (cond-> (machine/function-machine state-machine (state-for-entry base leadership))
+                    (user-snapshots/present? config) (user-snapshots/user-machine config))
     :else         nil))
 
 (defn- assembled
@@ -269,14 +274,35 @@
             :kv-watches      (atom {})
             :callbacks       callbacks
             :watches         (runner/runner (str "quorate-watches-" text) watch-tasks-max)
+            :transfers       (delay (runner/runner (str "quorate-transfer-" text) transfer/questions-max))
             :threads         (atom [])})))
 
-(defn- with-hooks [{:keys [callbacks] :as rt}]
-  (let [bringers (into-array Thread [(runner/thread callbacks)])
-        rt       (assoc rt :bringers bringers, :closed? (fn [] (closed? rt)))]
+(defn- state-for-sending
+  "What makes the raft state that a user's `:send-rpc-fn` gets with each message: as of the last change of leader, with the
+  index of now."
+  [{:keys [last-raft-state leadership ^AtomicLong applied]}]
+  (fn []
+    (let [index (.get applied)]
+      (-> (merge @last-raft-state @leadership)
+          (assoc :index index, :commit index, :latest-index index)))))
+
+(defn- with-courier [rt]
+  (let [courier (courier/courier rt (state-for-sending rt))]
     (assoc rt
+           :courier     courier
+           :on-datagram (if courier
+                          (fn [server data] (courier/send! courier server data))
+                          (fn [_ _] nil)))))
+
+(defn- with-hooks [{:keys [callbacks machine] :as rt}]
+  (let [bringers (into-array Thread [(runner/thread callbacks)])
+        rt       (assoc rt :bringers bringers, :closed? (fn [] (closed? rt)), :status-of (fn [] (status rt)))]
+    (user-snapshots/attach! machine rt)
+    (assoc (with-courier rt)
            :on-leader (fn [text] (leader-changed! rt text))
-           :on-watch  (fn [watch event] (watch-event! rt watch event)))))
+           :on-watch  (fn [watch event] (watch-event! rt watch event))
+           :on-ask    (let [answer-to (user-snapshots/answer-to machine)]
+                        (fn [ticket from question] (transfer/asked! rt answer-to ticket from question))))))
 
 (defn- start-threads! [rt]
   (swap! (:threads rt) conj (loops/start-events! rt))
@@ -286,13 +312,16 @@
 (defn start
   "Opens the engine for `config`, [[config/checked]], and starts the node's threads. Returns the runtime. Throws ex-info."
   [config]
+  (user-snapshots/check! config)
   (let [handle (session/open (config/for-engine config))]
     (try
       (let [rt (with-hooks (assembled config handle))]
         (when-let [f (:leader-change-fn config)]
           (swap! (:leader-watches rt) assoc watches/default-key {:f f}))
-        (reset! (:last-raft-state rt) (raft-state rt (status rt)))
-        (start-threads! rt)
+        (let [at-open (status rt)]
+          (reset! (:last-raft-state rt) (raft-state rt at-open))
+          (start-threads! rt)
+          (user-snapshots/await-restored! (:machine rt) (:snapshot-index at-open 0)))
         rt)
       (catch Throwable t
         (session/close! handle)
@@ -339,6 +368,10 @@
     (catch clojure.lang.ExceptionInfo e
       (log/debug e "The last status of" (:name rt) "is not known."))))
 
+(defn- stop-transfers! [{:keys [transfers]}]
+  (when (realized? transfers)
+    (runner/stop! @transfers join-ms)))
+
 (defn close!
   "Closes the engine, answers whoever waits, ends the threads, calls `:close-fn`. Returns what that returns, or `:closed`;
   the same again when it is called again. Takes seconds at most."
@@ -348,6 +381,8 @@
       (remember-last! rt)
       (close-engine! rt)
       (join-threads! rt)
+      (courier/stop! (:courier rt) join-ms)
+      (stop-transfers! rt)
       (answer-the-rest! rt)
       (let [result (closed-by-user (:config rt))]
         (runner/stop! callbacks join-ms)
