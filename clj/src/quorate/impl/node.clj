@@ -301,6 +301,7 @@
     (assoc (with-courier rt)
            :on-leader (fn [text] (leader-changed! rt text))
            :on-watch  (fn [watch event] (watch-event! rt watch event))
+           :on-installed (fn [_index _failure] (user-snapshots/tried! machine))
            :on-ask    (let [answer-to (user-snapshots/answer-to machine)]
                         (fn [ticket from question] (transfer/asked! rt answer-to ticket from question))))))
 
@@ -321,7 +322,8 @@
         (let [at-open (status rt)]
           (reset! (:last-raft-state rt) (raft-state rt at-open))
           (start-threads! rt)
-          (user-snapshots/await-restored! (:machine rt) (:snapshot-index at-open 0)))
+          (when (user-snapshots/await-restored! (:machine rt) (:snapshot-index at-open 0))
+            (reset! (:last-raft-state rt) (raft-state rt (status rt)))))
         rt)
       (catch Throwable t
         (session/close! handle)
