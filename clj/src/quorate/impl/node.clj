@@ -321,8 +321,10 @@
           (swap! (:leader-watches rt) assoc watches/default-key {:f f}))
         (let [at-open (status rt)]
           (reset! (:last-raft-state rt) (raft-state rt at-open))
+          (when (zero? (:snapshot-index at-open 0))
+            (user-snapshots/tried! (:machine rt)))
           (start-threads! rt)
-          (when (user-snapshots/await-restored! (:machine rt) (:snapshot-index at-open 0))
+          (when (user-snapshots/await-restored! (:machine rt))
             (reset! (:last-raft-state rt) (raft-state rt (status rt)))))
         rt)
       (catch Throwable t
