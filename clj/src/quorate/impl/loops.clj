@@ -98,8 +98,7 @@
       (completion! [_ ticket status payload]
         (completed! node outcomes ticket status payload))
       (leader! [_ text]
-        (when-not (runner/offer! watches (fn [] (on-leader text)))
-          (log/warn "The watches of" (:name node) "do not keep up: a change of leader was not reported:" text)))
+        (on-leader text))
       (log! [_ level target message]
         (when (< (runner/backlog watches) log-lines-max)
           (runner/offer! watches (fn [] (engine-log! level target message)))))
@@ -114,9 +113,8 @@
 
 (defn start-events!
   "Starts the thread that takes completions, leader events, watch events and log lines of `node`: a map with `:handle :name
-  :closed?` (a function), `:callbacks` and `:watches` (runners), `:pending`, `:on-leader` (called with EDN text, on the
-  watches' thread), `:on-watch` (called with a watch's number and the event, on this thread: must not block). After a
-  failure it goes on with the next poll. Returns the thread."
+  :closed?` (a function), `:callbacks` and `:watches` (runners), `:pending`, `:on-leader` (called with EDN text), `:on-watch`
+  (called with a watch's number and the event), both on this thread: they must not block. After a failure it goes on with the next poll. Returns the thread."
   ^Thread [{:keys [closed?] :as node}]
   (let [outcomes (ArrayList.)
         sink     (event-sink node outcomes)]
@@ -183,9 +181,10 @@
               (> (- now (aget since 0)) outcomes-wait-ns))
       (settle! node outcomes))))
 
-(defn- apply-entry! [{:keys [machine ^AtomicLong applied] :as node} ^ArrayList outcomes since ^Entry entry]
+(defn- apply-entry! [{:keys [machine ^AtomicLong applied on-applied] :as node} ^ArrayList outcomes since ^Entry entry]
   (let [result (machine/step! machine entry)]
     (.set applied (.-index entry))
+    (on-applied entry result)
     (when (.-local? entry)
       (outcome! node outcomes (.-sequence entry) (fn [waiter] (pending/done! waiter result)))
       (when-not (.isEmpty outcomes)
@@ -198,14 +197,16 @@
       (snapshot! [_ ticket _index path] (write-snapshot! node ticket path))
       (install! [_ ticket index path] (install-snapshot! node ticket index path)))))
 
-(defn- poll-applies! [{:keys [handle ^AtomicLong applied] :as node} outcomes sink]
+(defn- poll-applies! [{:keys [handle ^AtomicLong applied on-progress] :as node} outcomes sink]
   (poll-loop handle wire/apply-queue (fn [] (.get applied))
              (fn [buffer n]
                (try (records/dispatch-applies! buffer n sink)
-                    (finally (settle! node outcomes))))))
+                    (finally (settle! node outcomes)
+                             (on-progress))))))
 
 (defn start-applies!
-  "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one. A failure of
+  "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one;
+  `:on-applied` is called with each entry and its result, `:on-progress` after each batch: neither may block. A failure of
   its own (not of the state machine, which cannot fail it) ends it and is kept in the atom `:problem`: going on would
   leave out an entry. The engine then sees the lag and refuses submissions. Returns the thread."
   ^Thread [{:keys [problem] :as node}]

@@ -1,18 +1,24 @@
 (ns quorate.impl.node
-  "A running node: its engine, its threads, who waits for what, and its end.
+  "A running node: its engine, its threads, who waits for what. Its end is in `quorate.impl.closing`.
 
   Threads, all daemons: `quorate-events-NAME` and `quorate-apply-NAME` poll the engine; `quorate-callbacks-NAME` runs
-  callbacks and completes futures, in order; `quorate-watches-NAME` runs watches and writes log lines;
-  `quorate-snapshot-NAME` lives while a snapshot is written.
+  callbacks and completes futures, in order; `quorate-watches-NAME` hands changes of the leader to the leader watches, runs
+  the watches of keys and writes log lines; `quorate-lane-NAME-n` runs leader watches and `:error-fn`, each in a lane of its
+  own; `quorate-monitor-NAME`, `quorate-timers-NAME` and `quorate-snapshot-NAME` are there while they are needed.
 
   The runtime is a map that never changes; what changes is in atoms and counters inside it."
   (:require [clojure.tools.logging :as log]
             [quorate.impl.codec :as codec]
             [quorate.impl.config :as config]
             [quorate.impl.errors :as errors]
+            [quorate.impl.lanes :as lanes]
             [quorate.impl.loops :as loops]
             [quorate.impl.machine :as machine]
+            [quorate.impl.monitor :as monitor]
             [quorate.impl.pending :as pending]
+            [quorate.impl.raft-state :as raft-state]
+            [quorate.impl.registered :as registered]
+            [quorate.impl.report :as report]
             [quorate.impl.runner :as runner]
             [quorate.impl.session :as session]
             [quorate.impl.watches :as watches]
@@ -25,7 +31,7 @@
 
 (def ^:private ^:const watch-tasks-max "Tasks that wait for the watches' thread: one a watch (WATCHES_MAX in limits.rs is 4,096), log lines up to a lower mark, and
   leader events." 16384)
-(def ^:private ^:const join-ms "How long a close waits for each thread." 5000)
+(def ^:private ^:const asides-max "Values that wait for the callbacks thread beside the answers to submissions." 65536)
 
 ;; -------------------------------------------------------------------------------------------------- what it is
 
@@ -35,9 +41,13 @@
   (.get ^AtomicBoolean (:closing rt)))
 
 (defn server
-  "The server's name as the user wrote it, for one as the engine has it; nil for nil."
-  [rt text]
-  (get (:servers rt) text text))
+  "The server's name as the user wrote it, for one as the engine has it; nil for nil. One that joined later is a keyword when
+  all configured ones are."
+  [{:keys [servers] :as rt} text]
+  (or (get servers text)
+      (if (and text (every? keyword? (vals servers)))
+        (keyword text)
+        text)))
 
 (defn- identity-of
   "The id of this node and of its present life; nil while it has none, since it has not found its cluster."
@@ -49,7 +59,7 @@
     (catch clojure.lang.ExceptionInfo _
       nil)))
 
-(defn- ask-identity!
+(defn ask-identity!
   "The present identity; the last one known when the engine gives none."
   [rt]
   (swap! (:identity rt) #(or (identity-of (:handle rt)) %)))
@@ -61,7 +71,9 @@
   (when-let [{:keys [node incarnation]} (if (closed? rt) @(:identity rt) (ask-identity! rt))]
     (machine/id-text node incarnation ticket)))
 
-(defn- live-status [rt]
+(defn live-status
+  "The engine's status as it is. Throws ex-info `:raft/shutdown`."
+  [rt]
   (codec/read-text (session/control (:handle rt) wire/op-status (byte-array 0))))
 
 (defn- applied-index
@@ -88,32 +100,20 @@
                    :members (mapv #(update % :name (partial server rt)) (:members raw))
                    :callbacks-waiting (pending/waiting (:pending rt)))
       @(:last-error rt) (assoc :last-error @(:last-error rt))
+      (monitor/on? (:monitor rt)) (assoc :monitor-dropped (monitor/dropped (:monitor rt)))
       @(:problem rt) (assoc :problem @(:problem rt))
       (closed? rt)   (assoc :role :closed, :leader nil))))
 
-(defn- member-entry [{:keys [name] :as member}]
-  [name (merge {:vote nil, :next-index nil, :match-index (:matched-log-index member), :snapshot-index nil, :stats {}}
-               (dissoc member :name))])
-
 (defn raft-state
-  "fluree's raft state out of a status: `:index`, `:commit` and `:latest-index` are the index that users see."
-  [rt {:keys [role term leader index members snapshot-index voted-for] :as full}]
-  {:id               (:id full)
-   :config           (:config rt)
-   :this-server      (:this-server rt)
-   :other-servers    (:other-servers rt)
-   :status           role
-   :leader           leader
-   :term             term
-   :index            index
-   :commit           index
-   :latest-index     index
-   :snapshot-index   snapshot-index
-   :snapshot-term    nil
-   :snapshot-pending nil
-   :voted-for        voted-for
-   :timeout-ms       (:timeout-ms (:config rt))
-   :servers          (into {} (map member-entry) members)})
+  "The raft state as of now."
+  [rt]
+  (raft-state/raft-state rt (status rt)))
+
+(defn monitored!
+  "Tells the monitor, if there is one, of the event `[op data]`, which began at `started-ns`."
+  [rt op data started-ns]
+  (when (monitor/on? (:monitor rt))
+    (monitor/event! (:monitor rt) rt (:state-now rt) op data started-ns)))
 
 ;; ------------------------------------------------------------------------------------------------- submissions
 
@@ -133,19 +133,56 @@
                      (fn [] (session/submit! (:handle rt) kind body timeout-ms))
                      waiter))
 
-(deftype EntryWaiter [rt callback]
+(defn call!
+  "Calls the user's `callback`, unless it is nil, with `x`. What it throws is reported."
+  [rt callback x]
+  (when callback
+    (report/reported [rt :callback] (callback x))))
+
+(defn pass!
+  "Has `callback`, which may be nil, called with `x` on the callbacks thread; here when that has ended. Throws ex-info
+  `:raft/overloaded` when too many such calls wait."
+  [{:keys [callbacks ^AtomicLong asides] :as rt} callback x]
+  (when callback
+    (when (> (.incrementAndGet asides) asides-max)
+      (.decrementAndGet asides)
+      (throw (errors/error :raft/overloaded (str asides-max " calls wait for the callbacks thread.") {:limit asides-max})))
+    (let [run! (fn []
+                 (.decrementAndGet asides)
+                 (call! rt callback x))]
+      (when-not (runner/offer! callbacks run!)
+        (run!))))
+  true)
+
+(defn strict?
+  "True when the configuration asks for fluree/raft's own behaviour."
+  [rt]
+  (= :strict (:compat (:config rt))))
+
+(defn- entry-failure [rt ticket code message id]
+  (let [entry-id (entry-id rt ticket)]
+    (errors/from-code code message (cond-> {:operation :new-command, :id (if (nil? id) entry-id id)}
+                                     (some? id) (assoc :entry-id entry-id)))))
+
+(deftype EntryWaiter [rt callback persist id]
   pending/Waiter
   (done! [_ result]
-    (when callback (callback result)))
+    (call! rt persist true)
+    (call! rt callback result))
   (failed! [_ ticket code message]
-    (when callback
-      (callback (errors/from-code code message {:operation :new-command, :id (entry-id rt ticket)})))))
+    (when (or callback persist)
+      (let [failure (entry-failure rt ticket code message id)]
+        (call! rt persist failure)
+        (when-not (and (strict? rt) (= :raft/not-leader (:error (ex-data failure))))
+          (call! rt callback failure))))))
 
 (defn submit-entry!
-  "Submits `body` as a command; `callback`, which may be nil, gets the result or an ex-info, once. Returns the ticket. Throws
-  what [[session/submit!]] throws, and then nothing was registered."
-  [rt ^bytes body callback timeout-ms]
-  (register! rt wire/command body timeout-ms (EntryWaiter. rt callback)))
+  "Submits `body` as a command. `callback` gets the result or an ex-info, once; before it `persist` gets true, or the same
+  ex-info, in which `id` names the entry unless it is nil. Both may be nil. Returns the ticket. Throws what
+  [[session/submit!]] throws, and then nothing was registered."
+  ([rt body callback timeout-ms] (submit-entry! rt body callback nil nil timeout-ms))
+  ([rt ^bytes body callback persist id timeout-ms]
+   (register! rt wire/command body timeout-ms (EntryWaiter. rt callback persist id))))
 
 (deftype RequestWaiter [operation ^Answer answer decode]
   pending/Waiter
@@ -203,17 +240,31 @@
   [leadership {:keys [role term new-leader]}]
   (assoc leadership :status role, :term term, :leader new-leader))
 
-(defn- leader-changed! [{:keys [leadership leader-watches last-raft-state] :as rt} text]
-  (let [change (-> (codec/read-text (wire/utf-8 text))
-                   (update :old-leader #(server rt %))
-                   (update :new-leader #(server rt %))
-                   (update :server #(server rt %)))
-        old    @last-raft-state
-        new    (merge (raft-state rt (status rt))
-                      {:status (:role change), :term (:term change), :leader (:new-leader change)})]
+(defn- change-of
+  "The engine's map, with the user's server names."
+  [rt text]
+  (-> (codec/read-text (wire/utf-8 text))
+      (update :old-leader #(server rt %))
+      (update :new-leader #(server rt %))
+      (update :server #(server rt %))))
+
+(defn- leader-changed! [{:keys [leadership last-raft-state] :as rt} watchers text]
+  (let [started (System/nanoTime)
+        change  (change-of rt text)
+        old     @last-raft-state
+        new     (merge (raft-state rt)
+                       {:status (:role change), :term (:term change), :leader (:new-leader change)})]
     (swap! leadership changed-by change)
     (reset! last-raft-state new)
-    (watches/notify! @leader-watches (watches/leader-event change old new))))
+    (watches/notify! rt watchers (watches/leader-event change old new))
+    (monitored! rt (:cause change) (dissoc change :event :old-role) started)))
+
+(defn- leader-event!
+  "Whoever watches now is told of the change of leader; who comes later is not."
+  [{:keys [leader-watches watches] :as rt} text]
+  (let [watchers @leader-watches]
+    (when-not (runner/offer! watches (fn [] (leader-changed! rt watchers text)))
+      (log/warn "The watches of" (:name rt) "do not keep up: a change of leader was not reported:" text))))
 
 (defn- watch-event!
   "Hands the event to the watch's own function, registered by `quorate.impl.kv-watches`; one that is not there any more is
@@ -224,6 +275,14 @@
                          (get @kv-watches watch)))]
     (when deliver!
       (deliver! event))))
+
+(defn- entry-applied! [{:keys [registered] :as rt} ^Entry entry result]
+  (when (and (registered/waiting? registered) (codec/command? (.-body entry)))
+    (registered/applied! registered (codec/command-id (.-body entry)) result (partial pass! rt))))
+
+(defn- progressed! [{:keys [monitor ^AtomicLong applied leadership] :as rt}]
+  (when (monitor/on? monitor)
+    (monitor/progress! monitor rt (:state-now rt) @leadership (.get applied))))
 
 ;; ------------------------------------------------------------------------------------------------------- start
 
@@ -249,7 +308,8 @@
         others     (vec (remove #{this} (config/names config)))
         leadership (atom {:status :follower, :leader nil, :term 0})
         base       {:config config, :this-server this, :other-servers others}
-        callbacks  (runner/runner (str "quorate-callbacks-" text) Integer/MAX_VALUE)]
+        callbacks  (runner/runner (str "quorate-callbacks-" text) Integer/MAX_VALUE)
+        pool       (lanes/pool (str "quorate-lane-" text))]
     (merge base
            {:handle          handle
             :name            text
@@ -268,15 +328,34 @@
             :last-raft-state (atom nil)
             :kv-watches      (atom {})
             :callbacks       callbacks
+            :asides          (AtomicLong.)
+            :pool            pool
+            :error-lane      (lanes/lane pool)
+            :registered      (registered/registered (str "quorate-timers-" text))
+            :monitor         (monitor/slot)
+            :pending-server  (atom nil)
             :watches         (runner/runner (str "quorate-watches-" text) watch-tasks-max)
             :threads         (atom [])})))
 
-(defn- with-hooks [{:keys [callbacks] :as rt}]
-  (let [bringers (into-array Thread [(runner/thread callbacks)])
-        rt       (assoc rt :bringers bringers, :closed? (fn [] (closed? rt)))]
+(defn- with-questions
+  "What the raft state and the monitor ask the runtime for."
+  [{:keys [callbacks registered monitor] :as rt}]
+  (let [rt (assoc rt
+                  :bringers       (into-array Thread [(runner/thread callbacks)])
+                  :closed?        (fn [] (closed? rt))
+                  :deliver!       (fn [_message] (errors/error :raft/invalid "This node's messages go by its own transport."))
+                  :registered-ids (fn [] (registered/ids registered))
+                  :monitor-fn     (fn [] (monitor/monitor-fn monitor)))]
+    (assoc rt :state-now (fn [] (raft-state rt)))))
+
+(defn- with-hooks [rt]
+  (let [rt (with-questions rt)]
     (assoc rt
-           :on-leader (fn [text] (leader-changed! rt text))
-           :on-watch  (fn [watch event] (watch-event! rt watch event)))))
+           :on-leader    (fn [text] (leader-event! rt text))
+           :on-watch     (fn [watch event] (watch-event! rt watch event))
+           :on-applied   (fn [entry result] (entry-applied! rt entry result))
+           :on-progress  (fn [] (progressed! rt))
+           :on-monitored (fn [op data] (monitored! rt op data (System/nanoTime))))))
 
 (defn- start-threads! [rt]
   (swap! (:threads rt) conj (loops/start-events! rt))
@@ -290,70 +369,10 @@
     (try
       (let [rt (with-hooks (assembled config handle))]
         (when-let [f (:leader-change-fn config)]
-          (swap! (:leader-watches rt) assoc watches/default-key {:f f}))
-        (reset! (:last-raft-state rt) (raft-state rt (status rt)))
+          (watches/add! rt watches/default-key f nil))
+        (reset! (:last-raft-state rt) (raft-state rt))
         (start-threads! rt)
         rt)
       (catch Throwable t
         (session/close! handle)
         (throw t)))))
-
-;; --------------------------------------------------------------------------------------------------------- end
-
-(defn- join-threads! [rt]
-  (doseq [^Thread thread @(:threads rt)
-          :when (not (identical? thread (Thread/currentThread)))]
-    (.join thread join-ms)
-    (when (.isAlive thread)
-      (log/warn "The thread" (.getName thread) "is still busy; the node is closed without it."))))
-
-(defn- answer-the-rest!
-  "Whoever still waits is told that the node is shut down."
-  [{:keys [pending callbacks]}]
-  (let [rest   (pending/take-all! pending)
-        tell!  (fn []
-                 (doseq [[ticket waiter] rest]
-                   (runner/guarded "A callback threw." (pending/failed! waiter ticket 1 "The node was closed."))
-                   (pending/settled! pending 1)))]
-    (when-not (runner/offer! callbacks tell!)
-      (tell!))))
-
-(defn- close-engine! [rt]
-  (try
-    (session/close! (:handle rt))
-    (catch Throwable t
-      (log/error t "The engine of" (:name rt) "did not close in order."))))
-
-(defn- closed-by-user [config]
-  (if-let [f (:close-fn config)]
-    (runner/guarded ":close-fn threw." (f))
-    :closed))
-
-(defn- remember-last!
-  "Keeps what can be asked of a closed node: its last status and its identity. That there is none is no reason not to
-  close."
-  [rt]
-  (ask-identity! rt)
-  (try
-    (reset! (:last-status rt) (live-status rt))
-    (catch clojure.lang.ExceptionInfo e
-      (log/debug e "The last status of" (:name rt) "is not known."))))
-
-(defn close!
-  "Closes the engine, answers whoever waits, ends the threads, calls `:close-fn`. Returns what that returns, or `:closed`;
-  the same again when it is called again. Takes seconds at most."
-  [{:keys [callbacks watches ended] :as rt}]
-  (if (.compareAndSet ^AtomicBoolean (:closing rt) false true)
-    (do
-      (remember-last! rt)
-      (close-engine! rt)
-      (join-threads! rt)
-      (answer-the-rest! rt)
-      (let [result (closed-by-user (:config rt))]
-        (runner/stop! callbacks join-ms)
-        (runner/stop! watches join-ms)
-        (deliver ended result)
-        result))
-    (if (or (runner/mine? callbacks) (runner/mine? watches))
-      (if (realized? ended) @ended :closed)
-      (deref ended (* 5 join-ms) :closed))))
