@@ -51,6 +51,7 @@
             [quorate.impl.machine :as machine]
             [quorate.impl.members :as members]
             [quorate.impl.node :as node]
+            [quorate.impl.opening :as opening]
             [quorate.impl.outcomes :as outcomes]
             [quorate.impl.printing]
             [quorate.impl.raft-state :as raft-state]
@@ -130,7 +131,7 @@
   [config]
   (let [checked (config/checked config)
         config  (if (= :kv (:machine checked)) checked (channels/with-channels checked))
-        rt      (node/start config)
+        rt      (opening/start config)
         state   @(:last-raft-state rt)]
     (channels/start! (:name rt) config (fn [event] (rpc/event! rt event)))
     (into (assoc (map->Node {}) ::runtime rt) state)))

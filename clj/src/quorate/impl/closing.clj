@@ -2,6 +2,7 @@
   "The end of a node: the engine, whoever waits, the threads."
   (:require [clojure.tools.logging :as log]
             [quorate.impl.channels :as channels]
+            [quorate.impl.courier :as courier]
             [quorate.impl.lanes :as lanes]
             [quorate.impl.monitor :as monitor]
             [quorate.impl.node :as node]
@@ -55,6 +56,10 @@
     (catch clojure.lang.ExceptionInfo e
       (log/debug e "The last status of" (:name rt) "is not known."))))
 
+(defn- stop-transfers! [{:keys [transfers]}]
+  (when (realized? transfers)
+    (runner/stop! @transfers join-ms)))
+
 (defn- stop-runners!
   "Ends the threads that run the user's functions, once they have run what is queued."
   [{:keys [callbacks watches pool]}]
@@ -77,6 +82,8 @@
       (remember-last! rt)
       (close-engine! rt)
       (join-threads! rt)
+      (courier/stop! (:courier rt) join-ms)
+      (stop-transfers! rt)
       (answer-the-rest! rt)
       (registered/stop! (:registered rt) (partial node/pass! rt))
       (monitor/stop! (:monitor rt))

@@ -1,36 +1,29 @@
 (ns quorate.impl.node
-  "A running node: its engine, its threads, who waits for what. Its end is in `quorate.impl.closing`.
+  "A running node: what it knows, and who waits for what. It begins in `quorate.impl.opening` and ends in
+  `quorate.impl.closing`.
 
   Threads, all daemons: `quorate-events-NAME` and `quorate-apply-NAME` poll the engine; `quorate-callbacks-NAME` runs
   callbacks and completes futures, in order; `quorate-watches-NAME` hands changes of the leader to the leader watches, runs
   the watches of keys and writes log lines; `quorate-lane-NAME-n` runs leader watches and `:error-fn`, each in a lane of its
-  own; `quorate-monitor-NAME`, `quorate-timers-NAME` and `quorate-snapshot-NAME` are there while they are needed.
+  own; `quorate-monitor-NAME`, `quorate-timers-NAME` and `quorate-snapshot-NAME` are there while they are needed;
+  `quorate-transfer-NAME` gives users' snapshots to other nodes; `quorate-send-NAME-SERVER` calls a user's `:send-rpc-fn`.
 
   The runtime is a map that never changes; what changes is in atoms and counters inside it."
-  (:require [clojure.tools.logging :as log]
-            [quorate.impl.codec :as codec]
-            [quorate.impl.config :as config]
+  (:require [quorate.impl.codec :as codec]
             [quorate.impl.errors :as errors]
-            [quorate.impl.lanes :as lanes]
-            [quorate.impl.loops :as loops]
             [quorate.impl.machine :as machine]
             [quorate.impl.monitor :as monitor]
             [quorate.impl.pending :as pending]
             [quorate.impl.raft-state :as raft-state]
-            [quorate.impl.registered :as registered]
             [quorate.impl.report :as report]
             [quorate.impl.runner :as runner]
             [quorate.impl.session :as session]
-            [quorate.impl.watches :as watches]
             [quorate.impl.wire :as wire])
   (:import (java.util.concurrent.atomic AtomicBoolean AtomicLong)
-           (quorate.impl Answer)
-           (quorate.impl.records Entry)))
+           (quorate.impl Answer)))
 
 (set! *warn-on-reflection* true)
 
-(def ^:private ^:const watch-tasks-max "Tasks that wait for the watches' thread: one a watch (WATCHES_MAX in limits.rs is 4,096), log lines up to a lower mark, and
-  leader events." 16384)
 (def ^:private ^:const asides-max "Values that wait for the callbacks thread beside the answers to submissions." 65536)
 
 ;; -------------------------------------------------------------------------------------------------- what it is
@@ -99,7 +92,6 @@
                    :leader  (server rt (:leader raw))
                    :members (mapv #(update % :name (partial server rt)) (:members raw))
                    :callbacks-waiting (pending/waiting (:pending rt)))
-      @(:last-error rt) (assoc :last-error @(:last-error rt))
       (monitor/on? (:monitor rt)) (assoc :monitor-dropped (monitor/dropped (:monitor rt)))
       @(:problem rt) (assoc :problem @(:problem rt))
       (closed? rt)   (assoc :role :closed, :leader nil))))
@@ -232,147 +224,3 @@
   "The engine's answer to `op`, at once."
   ^bytes [rt op body]
   (session/control (:handle rt) op body))
-
-;; ------------------------------------------------------------------------------------------------------ events
-
-(defn- changed-by
-  "The leadership after `change`, for the raft state that a state machine gets."
-  [leadership {:keys [role term new-leader]}]
-  (assoc leadership :status role, :term term, :leader new-leader))
-
-(defn- change-of
-  "The engine's map, with the user's server names."
-  [rt text]
-  (-> (codec/read-text (wire/utf-8 text))
-      (update :old-leader #(server rt %))
-      (update :new-leader #(server rt %))
-      (update :server #(server rt %))))
-
-(defn- leader-changed! [{:keys [leadership last-raft-state] :as rt} watchers text]
-  (let [started (System/nanoTime)
-        change  (change-of rt text)
-        old     @last-raft-state
-        new     (merge (raft-state rt)
-                       {:status (:role change), :term (:term change), :leader (:new-leader change)})]
-    (swap! leadership changed-by change)
-    (reset! last-raft-state new)
-    (watches/notify! rt watchers (watches/leader-event change old new))
-    (monitored! rt (:cause change) (dissoc change :event :old-role) started)))
-
-(defn- leader-event!
-  "Whoever watches now is told of the change of leader; who comes later is not."
-  [{:keys [leader-watches watches] :as rt} text]
-  (let [watchers @leader-watches]
-    (when-not (runner/offer! watches (fn [] (leader-changed! rt watchers text)))
-      (log/warn "The watches of" (:name rt) "do not keep up: a change of leader was not reported:" text))))
-
-(defn- watch-event!
-  "Hands the event to the watch's own function, registered by `quorate.impl.kv-watches`; one that is not there any more is
-  not told. May be ahead of the registration, so it waits for those that are under way."
-  [{:keys [kv-watches pending]} watch event]
-  (let [deliver! (or (get @kv-watches watch)
-                     (do (pending/quiesce! pending)
-                         (get @kv-watches watch)))]
-    (when deliver!
-      (deliver! event))))
-
-(defn- entry-applied! [{:keys [registered] :as rt} ^Entry entry result]
-  (when (and (registered/waiting? registered) (codec/command? (.-body entry)))
-    (registered/applied! registered (codec/command-id (.-body entry)) result (partial pass! rt))))
-
-(defn- progressed! [{:keys [monitor ^AtomicLong applied leadership] :as rt}]
-  (when (monitor/on? monitor)
-    (monitor/progress! monitor rt (:state-now rt) @leadership (.get applied))))
-
-;; ------------------------------------------------------------------------------------------------------- start
-
-(defn- state-for-entry
-  "What makes the raft state that a state machine in fluree's way gets with an entry."
-  [base leadership]
-  (fn [^Entry entry]
-    (let [index (.-index entry)]
-      (-> (merge base @leadership)
-          (assoc :term (.-term entry), :index index, :commit index, :latest-index index)))))
-
-(defn- machine-for [{:keys [reducer state-machine initial-state]} base leadership]
-  (cond
-    reducer       (machine/reducer-machine reducer initial-state)
-    state-machine (machine/function-machine state-machine (state-for-entry base leadership))
-    :else         nil))
-
-(defn- assembled
-  "The runtime of the open engine `handle`, with no thread of its own polling yet."
-  [config handle]
-  (let [this       (:this-server config)
-        text       (config/server-text this)
-        others     (vec (remove #{this} (config/names config)))
-        leadership (atom {:status :follower, :leader nil, :term 0})
-        base       {:config config, :this-server this, :other-servers others}
-        callbacks  (runner/runner (str "quorate-callbacks-" text) Integer/MAX_VALUE)
-        pool       (lanes/pool (str "quorate-lane-" text))]
-    (merge base
-           {:handle          handle
-            :name            text
-            :servers         (into {} (map (juxt config/server-text identity)) (config/names config))
-            :identity        (atom nil)
-            :machine         (machine-for config base leadership)
-            :pending         (pending/pending)
-            :applied         (AtomicLong.)
-            :problem         (atom nil)
-            :last-error      (atom nil)
-            :closing         (AtomicBoolean.)
-            :ended           (promise)
-            :last-status     (atom {})
-            :leadership      leadership
-            :leader-watches  (atom {})
-            :last-raft-state (atom nil)
-            :kv-watches      (atom {})
-            :callbacks       callbacks
-            :asides          (AtomicLong.)
-            :pool            pool
-            :error-lane      (lanes/lane pool)
-            :registered      (registered/registered (str "quorate-timers-" text))
-            :monitor         (monitor/slot)
-            :pending-server  (atom nil)
-            :watches         (runner/runner (str "quorate-watches-" text) watch-tasks-max)
-            :threads         (atom [])})))
-
-(defn- with-questions
-  "What the raft state and the monitor ask the runtime for."
-  [{:keys [callbacks registered monitor] :as rt}]
-  (let [rt (assoc rt
-                  :bringers       (into-array Thread [(runner/thread callbacks)])
-                  :closed?        (fn [] (closed? rt))
-                  :deliver!       (fn [_message] (errors/error :raft/invalid "This node's messages go by its own transport."))
-                  :registered-ids (fn [] (registered/ids registered))
-                  :monitor-fn     (fn [] (monitor/monitor-fn monitor)))]
-    (assoc rt :state-now (fn [] (raft-state rt)))))
-
-(defn- with-hooks [rt]
-  (let [rt (with-questions rt)]
-    (assoc rt
-           :on-leader    (fn [text] (leader-event! rt text))
-           :on-watch     (fn [watch event] (watch-event! rt watch event))
-           :on-applied   (fn [entry result] (entry-applied! rt entry result))
-           :on-progress  (fn [] (progressed! rt))
-           :on-monitored (fn [op data] (monitored! rt op data (System/nanoTime))))))
-
-(defn- start-threads! [rt]
-  (swap! (:threads rt) conj (loops/start-events! rt))
-  (when (:machine rt)
-    (swap! (:threads rt) conj (loops/start-applies! rt))))
-
-(defn start
-  "Opens the engine for `config`, [[config/checked]], and starts the node's threads. Returns the runtime. Throws ex-info."
-  [config]
-  (let [handle (session/open (config/for-engine config))]
-    (try
-      (let [rt (with-hooks (assembled config handle))]
-        (when-let [f (:leader-change-fn config)]
-          (watches/add! rt watches/default-key f nil))
-        (reset! (:last-raft-state rt) (raft-state rt))
-        (start-threads! rt)
-        rt)
-      (catch Throwable t
-        (session/close! handle)
-        (throw t)))))

@@ -1,7 +1,8 @@
 (ns quorate.impl.raft-state
   "fluree's raft state, made of the engine's status."
   (:require [clojure.java.io :as io]
-            [quorate.impl.config :as config])
+            [quorate.impl.config :as config]
+            [quorate.impl.machine :as machine])
   (:import (java.io File)))
 
 (set! *warn-on-reflection* true)
@@ -88,7 +89,7 @@
               :this-server      (:this-server rt)
               :other-servers    (vec (remove #{(:this-server rt)} (in-order (:config rt) members)))
               :log-file         (log-file (:config rt))
-              :snapshot-pending nil
+              :snapshot-pending (some-> (:machine rt) machine/pending-index)
               :servers          members
               :msg-queue        nil}
              (position status)

@@ -4,6 +4,7 @@
             [quorate.impl.channels :as channels]
             [quorate.impl.closing :as closing]
             [quorate.impl.commands :as commands]
+            [quorate.impl.courier :as courier]
             [quorate.impl.errors :as errors]
             [quorate.impl.members :as members]
             [quorate.impl.monitor :as monitor]
@@ -97,7 +98,7 @@
 
 (defn- operate! [rt op data callback wait?]
   (case op
-    :quorate/message   (node/call! rt callback ((:deliver! rt) data))
+    :quorate/message   (node/call! rt callback (courier/deliver! rt data))
     :new-command       (commands/take! rt data callback wait?)
     :raft-state        (raft-state! rt callback)
     :add-server        (change-member! rt :add op data callback)

@@ -32,6 +32,10 @@
 (def ^:const events-queue 1)
 (def ^:const apply-queue 2)
 
+(def ^:const answer-bytes-max
+  "Largest answer to a question, in bytes (ASK_ANSWER_BYTES_MAX in limits.rs)."
+  (- (* 64 1024 1024) 1024))
+
 (def consistencies
   "How fresh a read is, and its number."
   {:linearizable 0, :lease 1, :local 2})
