@@ -159,6 +159,11 @@
   [{:keys [servers addresses]}]
   (merge (when (map? servers) servers) addresses))
 
+(defn stated-address
+  "The address that `config` states for `server`, as it is there; nil when it states none."
+  [config server]
+  (get (stated-addresses config) server))
+
 (defn- address-of [server stated alone?]
   (let [text (get stated server)]
     (cond
@@ -263,6 +268,11 @@
     (conventions/check! config)
     (with-addresses config names)
     config))
+
+(defn snapshot-directory
+  "Where a README-style :snapshot-write writes its files: a path."
+  ^String [{:keys [log-directory]}]
+  (.getAbsolutePath (io/file (or log-directory (:log-directory defaults)) "user-snapshots")))
 
 (defn names
   "The names of all configured servers, as the user wrote them, in order."

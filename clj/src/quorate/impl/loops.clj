@@ -103,8 +103,7 @@
       (completion! [_ ticket status payload]
         (completed! node outcomes ticket status payload))
       (leader! [_ text]
-        (when-not (runner/offer! watches (fn [] (on-leader text)))
-          (log/warn "The watches of" (:name node) "do not keep up: a change of leader was not reported:" text)))
+        (on-leader text))
       (log! [_ level target message]
         (when (< (runner/backlog watches) log-lines-max)
           (runner/offer! watches (fn [] (engine-log! level target message)))))
@@ -123,10 +122,9 @@
 
 (defn start-events!
   "Starts the thread that takes completions, leader events, watch events and log lines of `node`: a map with `:handle :name
-  :closed?` (a function), `:callbacks` and `:watches` (runners), `:pending`, `:on-leader` (called with EDN text, on the
-  watches' thread), and, called on this thread, so that they must not block: `:on-watch` (a watch's number and the event),
-  `:on-datagram` (a server's name and bytes), `:on-ask` (a ticket, a server's name, bytes). After a failure it goes on with
-  the next poll. Returns the thread."
+  :closed?` (a function), `:callbacks` and `:watches` (runners), `:pending`, and, called on this thread, so that they must not
+  block: `:on-leader` (EDN text), `:on-watch` (a watch's number and the event), `:on-datagram` (a server's name and bytes),
+  `:on-ask` (a ticket, a server's name, bytes). After a failure it goes on with the next poll. Returns the thread."
   ^Thread [{:keys [closed?] :as node}]
   (let [outcomes (ArrayList.)
         sink     (event-sink node outcomes)]
@@ -187,14 +185,18 @@
 (def ^:private within-a-snapshot
   "The entry took effect, but its result is not known here: this node caught up by a snapshot.")
 
+(defn- unknown? [result]
+  (identical? machine/result-unknown result))
+
 (defn- applied! [waiter ticket result]
-  (if (identical? machine/result-unknown result)
+  (if (unknown? result)
     (pending/failed! waiter ticket errors/timeout-code within-a-snapshot)
     (pending/done! waiter result)))
 
-(defn- apply-entry! [{:keys [machine ^AtomicLong applied] :as node} ^ArrayList outcomes since ^Entry entry]
+(defn- apply-entry! [{:keys [machine ^AtomicLong applied on-applied] :as node} ^ArrayList outcomes since ^Entry entry]
   (let [result (machine/step! machine entry)]
     (.set applied (.-index entry))
+    (on-applied entry (if (unknown? result) (errors/from-code errors/timeout-code within-a-snapshot) result))
     (when (.-local? entry)
       (outcome! node outcomes (.-sequence entry) (fn [waiter] (applied! waiter (.-sequence entry) result)))
       (when-not (.isEmpty outcomes)
@@ -207,15 +209,17 @@
       (snapshot! [_ ticket _index path] (write-snapshot! node ticket path))
       (install! [_ ticket index path] (install-snapshot! node ticket index path)))))
 
-(defn- poll-applies! [{:keys [handle ^AtomicLong applied] :as node} outcomes sink]
+(defn- poll-applies! [{:keys [handle ^AtomicLong applied on-progress] :as node} outcomes sink]
   (poll-loop handle wire/apply-queue (fn [] (.get applied))
              (fn [buffer n]
                (try (records/dispatch-applies! buffer n sink)
-                    (finally (settle! node outcomes))))))
+                    (finally (settle! node outcomes)
+                             (on-progress))))))
 
 (defn start-applies!
-  "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one; `(:on-installed
-  index failure)` is called on it after each attempt to install a snapshot, `failure` being nil or a Throwable. A failure of
+  "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one. On it are
+  called, and may not block: `:on-applied` with each entry and its result, `:on-progress` after each batch, `:on-installed`
+  with the index of a snapshot after each attempt to install it and nil, or the Throwable that kept it from that. A failure of
   its own (not of the state machine, which cannot fail it) ends it and is kept in the atom `:problem`: going on would
   leave out an entry. The engine then sees the lag and refuses submissions. Returns the thread."
   ^Thread [{:keys [problem] :as node}]
