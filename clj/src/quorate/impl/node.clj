@@ -93,6 +93,7 @@
                    :members (mapv #(update % :name (partial server rt)) (:members raw))
                    :callbacks-waiting (pending/waiting (:pending rt)))
       (monitor/on? (:monitor rt)) (assoc :monitor-dropped (monitor/dropped (:monitor rt)))
+      @(:last-error rt) (assoc :last-error @(:last-error rt))
       @(:problem rt) (assoc :problem @(:problem rt))
       (closed? rt)   (assoc :role :closed, :leader nil))))
 

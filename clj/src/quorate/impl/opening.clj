@@ -119,6 +119,7 @@
             :pending         (pending/pending)
             :applied         (AtomicLong.)
             :problem         (atom nil)
+            :last-error      (atom nil)
             :closing         (AtomicBoolean.)
             :ended           (promise)
             :last-status     (atom {})
@@ -194,7 +195,7 @@
           (watches/add! rt watches/default-key f nil))
         (let [at-open (node/status rt)]
           (reset! (:last-raft-state rt) (raft-state/raft-state rt at-open))
-          (when (zero? (:snapshot-index at-open 0))
+          (when (zero? (long (:snapshot-index at-open 0)))
             (user-snapshots/tried! (:machine rt)))
           (start-threads! rt)
           (when (user-snapshots/await-restored! (:machine rt))
