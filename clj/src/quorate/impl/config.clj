@@ -282,7 +282,7 @@
 (def ^:private as-they-are
   "Keys that go to the engine with their value, and the engine's name for them."
   {:listen :listen, :snapshot-threshold :snapshot-commands, :log-keep-entries :log-keep-entries, :retry-ms :retry-ms,
-   :snapshot-timeout-ms :snapshot-timeout-ms, :insecure :insecure, :join? :join-only, :log-level :log-level})
+   :insecure :insecure, :join? :join-only, :log-level :log-level})
 
 (defn- for-node [{:keys [this-server transport] :as config}]
   (into (cond-> {:engine              :node

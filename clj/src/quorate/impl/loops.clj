@@ -164,11 +164,12 @@
                                (log-failure (str "No snapshot was written by " (:name node)) failure))
                              (answer-snapshot! node wire/op-snapshot-done ticket failure))))
 
-(defn- install-snapshot! [{:keys [machine ^AtomicLong applied] :as node} ticket index path]
+(defn- install-snapshot! [{:keys [machine on-installed ^AtomicLong applied] :as node} ticket index path]
   (let [failure (machine/failure-of #(machine/replace! machine path))]
     (if failure
       (log-failure (str "The snapshot " path " could not be installed by " (:name node)) failure)
       (.set applied (long index)))
+    (on-installed index failure)
     (answer-snapshot! node wire/op-install-done ticket failure)))
 
 (defn- gathered!
@@ -213,8 +214,9 @@
                              (on-progress))))))
 
 (defn start-applies!
-  "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one;
-  `:on-applied` is called with each entry and its result, `:on-progress` after each batch: neither may block. A failure of
+  "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one. It calls, and they
+  must not block: `(:on-applied entry result)` after each entry, `(:on-progress)` after each batch, `(:on-installed index
+  failure)` after each attempt to install a snapshot, `failure` being nil or a Throwable. A failure of
   its own (not of the state machine, which cannot fail it) ends it and is kept in the atom `:problem`: going on would
   leave out an entry. The engine then sees the lag and refuses submissions. Returns the thread."
   ^Thread [{:keys [problem] :as node}]

@@ -123,9 +123,10 @@
   it is called again."
   [{:keys [restored directory] :as context} marker]
   (let [own (restore-own! context (own-candidates context marker))]
-    (when own
-      (files/note-complete! directory (:index own) (:term own)))
-    (deliver restored true)
+    (if own
+      (files/note-complete! directory (:index own) (:term own))
+      ;; Whoever starts the node waits for its own disk, not for others.
+      (deliver restored true))
     (let [{:keys [index term]} (or own (fetch! context marker))]
       (tasks/restored! context index term))))
 

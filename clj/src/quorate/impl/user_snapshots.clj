@@ -107,9 +107,7 @@
       (restore-marker! context kind (files/read-marker path))
       (catch Throwable t
         (tasks/report! context t nil)
-        (throw t))
-      (finally
-        (deliver (:restored context) true))))
+        (throw t))))
   (current [_]
     (machine/current step))
   (pending-index [_]
@@ -143,14 +141,22 @@
   (when-let [{:keys [runtime]} (context-of m)]
     (reset! runtime rt)))
 
+(defn tried!
+  "The machine `m` was given a snapshot, and has read it or not."
+  [m]
+  (when-let [{:keys [restored]} (context-of m)]
+    (deliver restored true)))
+
 (defn await-restored!
   "Waits until the machine `m`, when it is one of users' snapshots, has been given the node's newest snapshot once, read or
-  not, for [[restore-wait-ms]] at most. `snapshot-index` is the index of that, 0 when there is none."
+  not, for [[restore-wait-ms]] at most. `snapshot-index` is the index of that, 0 when there is none. Returns true when it
+  waited."
   [m snapshot-index]
   (when-let [{:keys [restored]} (context-of m)]
-    (when (and (pos? (long snapshot-index))
-               (= ::waited (deref restored restore-wait-ms ::waited)))
-      (log/warn "The snapshot of index" snapshot-index "is still being read; the node is started meanwhile."))))
+    (when (pos? (long snapshot-index))
+      (when (= ::not-yet (deref restored restore-wait-ms ::not-yet))
+        (log/warn "The snapshot of index" snapshot-index "is still being read; the node is started meanwhile."))
+      true)))
 
 (defn answer-to
   "The function `(fn [from question] bytes)` that answers questions about the snapshots of `m`; nil when it has none. It calls

@@ -223,3 +223,103 @@
            (is (= 100 (entry! node [:set 100 100])))
            (is (= (kept 101) @(:state again)))
            (finally (raft/close node))))))))
+
+(deftest what-went-on-in-an-interrupted-life-is-not-taken-for-a-snapshot
+  (testing "a file that :snapshot-list-indexes shows, of a write that never ended, is not read at the next start"
+    (clusters/with-directory
+     (fn [directory]
+       (let [user (files/user (snapshots directory)
+                              {:overrides {:snapshot-write (fn [write]
+                                                             (fn [index done]
+                                                               (if (< (long index) 100)
+                                                                 (write index done)
+                                                                 (spit (files/file (snapshots directory) index) "{half"))))}})]
+         (with-node [node (config directory user nil)]
+           (is (= 59 (entries! node (sets 0 60))))
+           (is (eventually #(<= 50 (snapshot-index node))))
+           (is (= 149 (entries! node (sets 60 150))))
+           (is (eventually #(some-> (:snapshot-pending (raft/raft-state node)) (>= 100)))))
+         (let [[[good]] (files/calls user :write)
+               again    (files/user (snapshots directory))]
+           (with-node [node (config directory again nil)]
+             (is (= 150 (raft/sync node)))
+             (is (= [[good]] (files/calls again :reify)))
+             (is (= (kept 150) @(:state again))))))))))
+
+;; ------------------------------------------------------------------------------------------ the README's convention
+
+(defn- readme-config [directory state overrides]
+  (merge {:this-server "s", :servers ["s"], :log-directory (io/file directory "raft"), :log-level :error, :snapshot-threshold 50
+          :state-machine    (fn [[_ k v] _] (swap! state assoc k v) v)
+          :snapshot-write   (fn [file value] (spit file (pr-str value)))
+          :snapshot-reify   (fn [] @state)
+          :snapshot-install (fn [value _index] (reset! state value))}
+         overrides))
+
+(deftest what-the-readme-s-functions-throw-is-reported-and-tried-again
+  (doseq [[k bad] {:snapshot-write (fn [_ _] (throw (Exception. "no luck"))), :snapshot-reify (fn [] (throw (Exception. "no luck")))}]
+    (testing k
+      (clusters/with-directory
+       (fn [directory]
+         (let [state  (atom {})
+               broken (atom true)
+               errors (atom [])
+               good   (k (readme-config directory state nil))
+               either (case k
+                        :snapshot-write (fn [file value] ((if @broken bad good) file value))
+                        :snapshot-reify (fn [] ((if @broken bad good))))]
+           (with-node [node (readme-config directory state {k either, :error-fn #(swap! errors conj %)})]
+             (is (= 59 (entries! node (sets 0 60))))
+             (is (eventually #(= [k (str "Error in " k ": no luck")] ((juxt :where :message) (first @errors)))))
+             (is (= 0 (snapshot-index node)))
+             (reset! broken false)
+             (is (eventually #(= 60 (snapshot-index node)))))))))))
+
+(deftest an-install-that-throws-at-start-is-tried-again
+  (clusters/with-directory
+   (fn [directory]
+     (let [state (atom {})]
+       (with-node [node (readme-config directory state nil)]
+         (is (= 59 (entries! node (sets 0 60))))
+         (is (eventually #(= 60 (snapshot-index node)))))
+       (reset! state {})
+       (let [tries  (atom 0)
+             errors (atom [])]
+         (with-node [node (readme-config directory state
+                                         {:error-fn         #(swap! errors conj %)
+                                          :snapshot-install (fn [value index]
+                                                              (when (= 1 (swap! tries inc)) (throw (Exception. "not yet")))
+                                                              (is (= 60 index))
+                                                              (reset! state value))})]
+           (is (= 60 (raft/sync node)))
+           (is (= (kept 60) @state))
+           (is (= 2 @tries))
+           (is (= [:snapshot-install] (map :where @errors)))))))))
+
+(deftest a-state-that-cannot-be-written-as-edn-is-said-to-be-so
+  (clusters/with-directory
+   (fn [directory]
+     (let [errors (atom [])]
+       (with-node [node (readme-config directory (atom {}) {:snapshot-reify (fn [] {:f inc}), :error-fn #(swap! errors conj %)})]
+         (is (= 59 (entries! node (sets 0 60))))
+         (is (eventually #(re-find #"a function .* at \[:state :f\]" (str (:message (first @errors)))))))))))
+
+;; --------------------------------------------------------------------------------------------------- configuration
+
+(deftest functions-that-are-missing-are-named-at-start
+  (clusters/with-directory
+   (fn [directory]
+     (let [all     (:fns (files/user (snapshots directory)))
+           refused (fn [base & lacking]
+                     (try (raft/close (raft/start (apply dissoc (merge base {:log-level :error, :log-directory (str directory "/raft")} all) lacking)))
+                          (catch ExceptionInfo e [(:error (ex-data e)) (:key (ex-data e))])))
+           alone   {:this-server "s", :servers ["s"]}
+           several {:this-server "s", :servers {"s" (first (clusters/free-addresses 1)), "t" "127.0.0.1:9"}}]
+       (is (= [:raft/config :snapshot-reify] (refused alone :snapshot-reify)))
+       (is (= [:raft/config :snapshot-write] (refused alone :snapshot-write)))
+       (is (= :closed (refused alone :snapshot-install :snapshot-xfer :snapshot-list-indexes)) "one alone neither sends nor receives")
+       (doseq [k [:snapshot-write :snapshot-reify :snapshot-install :snapshot-xfer]]
+         (is (= [:raft/config k] (refused several k))))
+       (is (= [:raft/config :callbacks]
+              (refused (assoc alone :callbacks :readme)))
+           "reify and install of the source's convention do not fit")))))
