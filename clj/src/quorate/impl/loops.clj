@@ -185,18 +185,15 @@
 (def ^:private within-a-snapshot
   "The entry took effect, but its result is not known here: this node caught up by a snapshot.")
 
-(defn- unknown? [result]
-  (identical? machine/result-unknown result))
-
 (defn- applied! [waiter ticket result]
-  (if (unknown? result)
+  (if (identical? machine/result-unknown result)
     (pending/failed! waiter ticket errors/timeout-code within-a-snapshot)
     (pending/done! waiter result)))
 
 (defn- apply-entry! [{:keys [machine ^AtomicLong applied on-applied] :as node} ^ArrayList outcomes since ^Entry entry]
   (let [result (machine/step! machine entry)]
     (.set applied (.-index entry))
-    (on-applied entry (if (unknown? result) (errors/from-code errors/timeout-code within-a-snapshot) result))
+    (on-applied entry result)
     (when (.-local? entry)
       (outcome! node outcomes (.-sequence entry) (fn [waiter] (applied! waiter (.-sequence entry) result)))
       (when-not (.isEmpty outcomes)
@@ -217,9 +214,9 @@
                              (on-progress))))))
 
 (defn start-applies!
-  "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one. On it are
-  called, and may not block: `:on-applied` with each entry and its result, `:on-progress` after each batch, `:on-installed`
-  with the index of a snapshot after each attempt to install it and nil, or the Throwable that kept it from that. A failure of
+  "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one. It calls, and they
+  must not block: `(:on-applied entry result)` after each entry, `(:on-progress)` after each batch, `(:on-installed index
+  failure)` after each attempt to install a snapshot, `failure` being nil or a Throwable. A failure of
   its own (not of the state machine, which cannot fail it) ends it and is kept in the atom `:problem`: going on would
   leave out an entry. The engine then sees the lag and refuses submissions. Returns the thread."
   ^Thread [{:keys [problem] :as node}]

@@ -72,11 +72,13 @@
       (deliver! event))))
 
 (defn- entry-applied! [{:keys [registered] :as rt} ^Entry entry result]
-  (when (and (registered/waiting? registered) (codec/command? (.-body entry)))
+  (when (and (registered/waiting? registered)
+             (codec/command? (.-body entry))
+             (not (identical? machine/result-unknown result)))
     (registered/applied! registered (codec/command-id (.-body entry)) result (partial node/pass! rt))))
 
-(defn- installed! [rt index failure]
-  (user-snapshots/tried! (:machine rt))
+(defn- installed! [{:keys [machine] :as rt} index failure]
+  (user-snapshots/tried! machine)
   (node/monitored! rt :install-snapshot {:snapshot-index index, :success (nil? failure)} (System/nanoTime)))
 
 (defn- progressed! [{:keys [monitor ^AtomicLong applied leadership] :as rt}]
