@@ -121,6 +121,7 @@
             :pending         (pending/pending)
             :applied         (AtomicLong.)
             :problem         (atom nil)
+            :last-error      (atom nil)
             :closing         (AtomicBoolean.)
             :ended           (promise)
             :last-status     (atom {})
@@ -185,6 +186,28 @@
   (when (:machine rt)
     (swap! (:threads rt) conj (loops/start-applies! rt))))
 
+(def ^:private ^:const disk-wait-ms "How long start waits for a log that is there to be open." 10000)
+(def ^:private ^:const disk-look-ms "How often it looks." 2)
+
+(defn- read-from-disk?
+  "True when `status` has what the disk held. A node that belongs to no cluster yet has nothing there."
+  [{:keys [cluster-id problem term last-log-index] :as status}]
+  (or (nil? cluster-id)
+      (some? problem)
+      (and (contains? status :last-log-index)
+           (or (nil? last-log-index) (pos? (long term))))))
+
+(defn- await-disk!
+  "The status as soon as it has what the disk held; whatever it is after [[disk-wait-ms]]."
+  [rt]
+  (let [end (+ (System/nanoTime) (* 1000000 (long disk-wait-ms)))]
+    (loop []
+      (let [found (node/status rt)]
+        (if (or (read-from-disk? found) (> (System/nanoTime) end))
+          found
+          (do (Thread/sleep (long disk-look-ms))
+              (recur)))))))
+
 (defn start
   "Opens the engine for `config`, [[config/checked]], and starts the node's threads. Returns the runtime. Throws ex-info."
   [config]
@@ -194,11 +217,10 @@
       (let [rt (with-hooks (assembled config handle))]
         (when-let [f (:leader-change-fn config)]
           (watches/add! rt watches/default-key f nil))
-        (let [at-open (node/status rt)]
-          (reset! (:last-raft-state rt) (raft-state/raft-state rt at-open))
-          (start-threads! rt)
-          (when (user-snapshots/await-restored! (:machine rt) (:snapshot-index at-open 0))
-            (reset! (:last-raft-state rt) (node/raft-state rt))))
+        (reset! (:last-raft-state rt) (node/raft-state rt))
+        (start-threads! rt)
+        (let [at-open (await-disk! rt)]
+          (user-snapshots/await-restored! (:machine rt) (:snapshot-index at-open 0)))
         rt)
       (catch Throwable t
         (session/close! handle)
