@@ -76,10 +76,9 @@
   (remove raft/leader? (vals nodes)))
 
 (defn joiner
-  "A node \"d\" that only joins the cluster of `nodes`, started; with `more`."
-  [nodes directory more]
-  (let [[address] (clusters/free-addresses 1)
-        known     (:servers (:config (first (vals nodes))))]
+  "A node \"d\" at `address`, with an empty disk, that only joins the cluster of `nodes`; with `more`."
+  [nodes address directory more]
+  (let [known (:servers (:config (first (vals nodes))))]
     (raft/start (merge {:this-server "d", :servers (assoc known "d" address), :log-directory (io/file directory "d"), :log-level :error
                         :join? true, :state-machine (kv-machine (atom {}))}
                        more))))
