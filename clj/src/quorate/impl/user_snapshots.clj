@@ -23,8 +23,6 @@
 (set! *warn-on-reflection* true)
 (set! *unchecked-math* :warn-on-boxed)
 
-(def ^:const restore-wait-ms "How long `start` waits for the first attempt to read the newest snapshot." 60000)
-
 ;; ------------------------------------------------------------------------------------------------ configuration
 
 (def ^:private deciding
@@ -148,10 +146,11 @@
     (deliver restored true)))
 
 (defn await-restored!
-  "Waits until the machine `m`, when it is one of users' snapshots, was [[tried!]], for [[restore-wait-ms]] at most."
+  "Waits until the machine `m`, when it is one of users' snapshots, was [[tried!]], for `:snapshot-timeout-ms` at
+  most."
   [m]
-  (when-let [{:keys [restored]} (context-of m)]
-    (when (= ::not-yet (deref restored restore-wait-ms ::not-yet))
+  (when-let [{:keys [restored timeout-ms]} (context-of m)]
+    (when (= ::not-yet (deref restored timeout-ms ::not-yet))
       (log/warn "The newest snapshot is still being read; the node is started meanwhile."))))
 
 (defn answer-to

@@ -177,6 +177,40 @@
                (is (= #{:snapshot-install :snapshot-reify} (set (map :where @errors))))
                (check-parts user 3)))))))))
 
+(defn- restarted!
+  "Stops `server`, and starts it with a user whose functions are `overrides`; returns the user."
+  [directory nodes start! server overrides]
+  (when (get @nodes server)
+    (stopped! nodes server))
+  (let [user (user-of directory server {:overrides overrides})]
+    (start! server (:fns user))
+    user))
+
+(deftest half-of-a-transfer-is-never-taken-for-a-snapshot
+  (clusters/with-directory
+   (fn [directory]
+     (let [users  (into {} (map (fn [s] [s (user-of directory s nil)])) names)
+           broken (fn [] {:snapshot-install (once (atom false) #(= 2 (:snapshot-part %)) (fn [_] (fn [_] (Thread/sleep Long/MAX_VALUE))))})]
+       (lagging! directory users
+         (fn [server written nodes start!]
+           (let [go! (partial restarted! directory nodes start! server)]
+             (testing "a node that is closed while the user's function hangs, and started again"
+               (let [user (go! (broken))]
+                 (is (eventually #(= 2 (count (files/calls user :install))))))
+               (let [user (go! nil)]
+                 (is (eventually #(caught-up? user written)))
+                 (is (= :install (ffirst @(:calls user))) "nothing is read before all parts came")
+                 (check-parts user 3)))
+             (testing "a snapshot that got lost here is fetched again, which may break off as well"
+               (clusters/delete-tree (io/file directory server "snapshots"))
+               (let [user (go! (broken))]
+                 (is (eventually #(= 2 (count (files/calls user :install)))))
+                 (is (= :reify (ffirst @(:calls user))) "it was thought to be here"))
+               (let [user (go! nil)]
+                 (is (eventually #(caught-up? user written)))
+                 (is (= :install (ffirst @(:calls user))))
+                 (check-parts user 3))))))))))
+
 (deftest when-the-snapshot-is-gone-a-newer-one-will-do
   (clusters/with-directory
    (fn [directory]
