@@ -284,6 +284,25 @@
   {:listen :listen, :snapshot-threshold :snapshot-commands, :log-keep-entries :log-keep-entries, :retry-ms :retry-ms,
    :insecure :insecure, :join? :join-only, :log-level :log-level})
 
+(def ^:private ^:const snapshot-margin-ms
+  "The engine gives a user's snapshot up so much later than this side does: the nearer one says what was wrong."
+  5000)
+
+(def ^:const snapshot-timeout-ms-default "`:snapshot-timeout-ms` when it is not given, the engine's own default." 60000)
+
+(defn user-snapshots?
+  "True when the `:state-machine` of `config` has snapshot functions."
+  [config]
+  (boolean (and (:state-machine config)
+                (some config [:snapshot-write :snapshot-reify :snapshot-install :snapshot-xfer]))))
+
+(defn- snapshots-for-engine [{:keys [state-machine snapshot-timeout-ms] :as config}]
+  (cond
+    (user-snapshots? config) {:snapshot-timeout-ms (+ (long (or snapshot-timeout-ms snapshot-timeout-ms-default))
+                                                      (long snapshot-margin-ms))}
+    state-machine            {:snapshots false}
+    snapshot-timeout-ms      {:snapshot-timeout-ms snapshot-timeout-ms}))
+
 (defn- for-node [{:keys [this-server transport] :as config}]
   (into (cond-> {:engine              :node
                  :name                (server-text this-server)
@@ -293,7 +312,8 @@
                  :heartbeat-ms        (:heartbeat-ms config)
                  :election-timeout-ms (:timeout-ms config)
                  :forward             (:forward? config)}
-          (= :user transport) (assoc :transport :host))
+          (= :user transport) (assoc :transport :host)
+          true                (merge (snapshots-for-engine config)))
         (keep (fn [[ours theirs]]
                 (when (contains? config ours)
                   [theirs (get config ours)])))
