@@ -46,7 +46,7 @@
   (let [config (config/checked single)]
     (is (= [500 100 4000 "raftlog/" true]
            ((juxt :timeout-ms :heartbeat-ms :default-command-timeout :log-directory :forward?) config)))
-    (is (= {:heartbeat-ms 100, :election-timeout-ms 500, :forward true, :machine :hosted, :engine :node, :name "a"}
+    (is (= {:heartbeat-ms 100, :election-timeout-ms 500, :forward true, :machine :hosted, :engine :node, :name "a", :snapshots false}
            (dissoc (config/for-engine config) :servers :data-dir))))
   (is (= 500 (:timeout-ms (config/checked (assoc single :timeout-ms nil)))) "nil counts as not given"))
 
