@@ -250,7 +250,7 @@ fn a_node_that_was_cut_off_catches_up_by_a_snapshot_of_many_datagrams() {
 }
 
 #[test]
-fn damaged_datagrams_and_rubbish_are_counted_and_change_nothing() {
+fn damaged_datagrams_and_rubbish_change_nothing() {
     let cluster = Cluster::start(1, 1, 1_000, 0xbad);
     cluster.pump.damaged.store(30, Ordering::SeqCst);
     for number in 0..100 {
