@@ -95,6 +95,7 @@
                    :callbacks-waiting (pending/waiting (:pending rt)))
       @(:last-error rt) (assoc :last-error @(:last-error rt))
       (monitor/on? (:monitor rt)) (assoc :monitor-dropped (monitor/dropped (:monitor rt)))
+      @(:last-error rt) (assoc :last-error @(:last-error rt))
       @(:problem rt) (assoc :problem @(:problem rt))
       (closed? rt)   (assoc :role :closed, :leader nil))))
 

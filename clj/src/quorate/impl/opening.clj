@@ -198,15 +198,16 @@
            (or (nil? last-log-index) (pos? (long term))))))
 
 (defn- await-disk!
-  "The status as soon as it has what the disk held; whatever it is after [[disk-wait-ms]]."
+  "Waits until the status has what the disk held, for [[disk-wait-ms]] at most."
   [rt]
   (let [end (+ (System/nanoTime) (* 1000000 (long disk-wait-ms)))]
     (loop []
-      (let [found (node/status rt)]
-        (if (or (read-from-disk? found) (> (System/nanoTime) end))
-          found
-          (do (Thread/sleep (long disk-look-ms))
-              (recur)))))))
+      (when-not (or (read-from-disk? (node/status rt)) (> (System/nanoTime) end))
+        (Thread/sleep (long disk-look-ms))
+        (recur)))))
+
+(defn- snapshot? [rt]
+  (pos? (long (:snapshot-index (node/status rt) 0))))
 
 (defn start
   "Opens the engine for `config`, [[config/checked]], and starts the node's threads. Returns the runtime. Throws ex-info."
@@ -218,9 +219,11 @@
         (when-let [f (:leader-change-fn config)]
           (watches/add! rt watches/default-key f nil))
         (reset! (:last-raft-state rt) (node/raft-state rt))
+        (when-not (snapshot? rt)
+          (user-snapshots/tried! (:machine rt)))
         (start-threads! rt)
-        (let [at-open (await-disk! rt)]
-          (user-snapshots/await-restored! (:machine rt) (:snapshot-index at-open 0)))
+        (await-disk! rt)
+        (user-snapshots/await-restored! (:machine rt))
         rt)
       (catch Throwable t
         (session/close! handle)

@@ -66,13 +66,20 @@
   (let [[old new] (swap-vals! reported with-news message (System/nanoTime))]
     (not (identical? old new))))
 
+(defn closed?
+  "True once the node is being closed."
+  [{:keys [runtime]}]
+  (if-let [closed? (:closed? @runtime)]
+    (closed?)
+    false))
+
 (defn report!
-  "Reports `t`, of [[failure]] or any other, with `data`; the same one at most every ten seconds."
+  "Reports `t`, of [[failure]] or any other, with `data`; the same one at most every ten seconds, and none of a closed node."
   [{:keys [runtime] :as context} ^Throwable t data]
   (let [where (:where (ex-data t) :snapshot)]
-    (if (news? context [where (machine/said t)])
+    (if (and (news? context [where (machine/said t)]) (not (closed? context)))
       (report/report! @runtime where (or (when (:where (ex-data t)) (ex-cause t)) t) data)
-      (log/debug "Again:" (machine/said t)))))
+      (log/debug "Not reported again:" (machine/said t)))))
 
 ;; ----------------------------------------------------------------------------------------------------- deadline
 

@@ -103,10 +103,9 @@
   "Fetches the snapshot of `marker`, or a newer one, from another node and has the user's function read it. Throws when
   nobody gives it, or a user's function throws."
   [{:keys [directory runtime] :as context} marker]
-  (let [{:keys [status-of closed?]} @runtime
-        status  (status-of)
+  (let [status  ((:status-of @runtime))
         servers (servers-to-ask context status marker)
-        {:keys [index term] :as found} (some #(when-not (closed?) (fetched-from! context status marker %)) servers)]
+        {:keys [index term] :as found} (some #(when-not (tasks/closed? context) (fetched-from! context status marker %)) servers)]
     (when-not found
       (throw (tasks/failure :snapshot-xfer
                             (str "The snapshot of index " (:index marker) " could not be read here, and "

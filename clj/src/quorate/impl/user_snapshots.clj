@@ -23,8 +23,6 @@
 (set! *warn-on-reflection* true)
 (set! *unchecked-math* :warn-on-boxed)
 
-(def ^:const restore-wait-ms "How long `start` waits for the first attempt to read the newest snapshot." 60000)
-
 ;; ------------------------------------------------------------------------------------------------ configuration
 
 (def ^:private deciding
@@ -142,21 +140,18 @@
     (reset! runtime rt)))
 
 (defn tried!
-  "The machine `m` was given a snapshot, and has read it or not."
+  "The machine `m` was given the node's newest snapshot, and has read it or not; or there is none."
   [m]
   (when-let [{:keys [restored]} (context-of m)]
     (deliver restored true)))
 
 (defn await-restored!
-  "Waits until the machine `m`, when it is one of users' snapshots, has been given the node's newest snapshot once, read or
-  not, for [[restore-wait-ms]] at most. `snapshot-index` is the index of that, 0 when there is none. Returns true when it
-  waited."
-  [m snapshot-index]
-  (when-let [{:keys [restored]} (context-of m)]
-    (when (pos? (long snapshot-index))
-      (when (= ::not-yet (deref restored restore-wait-ms ::not-yet))
-        (log/warn "The snapshot of index" snapshot-index "is still being read; the node is started meanwhile."))
-      true)))
+  "Waits until the machine `m`, when it is one of users' snapshots, was [[tried!]], for `:snapshot-timeout-ms` at
+  most."
+  [m]
+  (when-let [{:keys [restored timeout-ms]} (context-of m)]
+    (when (= ::not-yet (deref restored timeout-ms ::not-yet))
+      (log/warn "The newest snapshot is still being read; the node is started meanwhile."))))
 
 (defn answer-to
   "The function `(fn [from question] bytes)` that answers questions about the snapshots of `m`; nil when it has none. It calls

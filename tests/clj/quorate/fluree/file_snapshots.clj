@@ -28,7 +28,7 @@
     (Arrays/copyOfRange bytes (int from) (int (min (alength bytes) (+ from size))))))
 
 (defn- step! [{:keys [state steps]} [op k v]]
-  (swap! steps inc)
+  (swap! steps conj k)
   (case op
     :set (do (swap! state assoc k v) v)
     :get (get @state k)))
@@ -42,12 +42,12 @@
       (.write out ^bytes snapshot-data))))
 
 (defn user
-  "A user with files in `directory`: `:state` and `:steps` (atoms), `:calls` (an atom: every call of a snapshot function, as `[key
-  argument ...]`, in order; data as its size), `:fns` (the functions under fluree's keys, in the convention of its source).
+  "A user with files in `directory`: `:state`, `:steps` (the key of every entry applied) and `:calls` (every call of a snapshot function, as `[key
+  argument ...]`, in order; all atoms), `:fns` (the functions under fluree's keys, in the convention of its source).
   `overrides` are functions of the one they replace: `{:snapshot-write (fn [original] (fn [index done] ...))}`."
   ([directory] (user directory nil))
   ([directory {:keys [parts overrides] :or {parts 3}}]
-   (let [own   {:state (atom {}), :steps (atom 0), :calls (atom [])}
+   (let [own   {:state (atom {}), :steps (atom []), :calls (atom [])}
          fns   {:snapshot-write   (fn [index done]
                                     (let [state @(:state own)]
                                       (future (write-file! directory index state)

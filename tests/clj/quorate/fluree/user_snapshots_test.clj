@@ -104,6 +104,14 @@
          (:fns user)
          more))
 
+(defn- readme-config [directory state overrides]
+  (merge {:this-server "s", :servers ["s"], :log-directory (io/file directory "raft"), :log-level :error, :snapshot-threshold 50
+          :state-machine    (fn [[_ k v] _] (swap! state assoc k v) v)
+          :snapshot-write   (fn [file value] (spit file (pr-str value)))
+          :snapshot-reify   (fn [] @state)
+          :snapshot-install (fn [value _index] (reset! state value))}
+         overrides))
+
 (defn- snapshots [directory] (io/file directory "snapshots"))
 
 (defn- sets [from to]
@@ -137,7 +145,7 @@
            (ready! node)
            (is (= 520 (raft/sync node)))
            (is (= (kept 520) @(:state again)))
-           (is (= (- 520 (long last-written)) @(:steps again)) "only what came after the snapshot is applied again")
+           (is (= (range last-written 520) @(:steps again)) "only what came after the snapshot is applied again")
            (finally (raft/close node))))))))
 
 (deftest the-log-is-purged-only-when-done-was-called-whoever-calls-it-however-often
@@ -167,6 +175,30 @@
            ((second @dones))
            (is (eventually #(nil? (:snapshot-pending (raft/raft-state node)))))
            (is (= 121 (do (entry! node [:set :x 1]) (raft/sync node))) "the node is well")))))))
+
+(deftest done-may-be-called-before-write-returns
+  (clusters/with-directory
+   (fn [directory]
+     (let [user (files/user (snapshots directory)
+                            {:overrides {:snapshot-write (fn [_]
+                                                           (fn [_index done] (done) (done :again)))}})]
+       (with-node [node (config directory user nil)]
+         (is (= 59 (entries! node (sets 0 60))))
+         (is (eventually #(= 60 (snapshot-index node)))))))))
+
+(deftest a-function-that-hangs-holds-up-neither-start-nor-close-for-long
+  (clusters/with-directory
+   (fn [directory]
+     (let [state (atom {})]
+       (with-node [node (readme-config directory state nil)]
+         (is (= 59 (entries! node (sets 0 60))))
+         (is (eventually #(= 60 (snapshot-index node)))))
+       (let [hanging (promise)
+             node    (raft/start (readme-config directory state
+                                                {:snapshot-timeout-ms 300
+                                                 :snapshot-install    (fn [_ _] (deliver hanging true) (Thread/sleep Long/MAX_VALUE))}))]
+         (is (realized? hanging))
+         (is (= :closed (deref (future (raft/close node)) 20000 ::hangs))))))))
 
 (deftest a-write-that-throws-or-is-never-done-is-reported-and-tried-again
   (doseq [[what bad said] [["throws" (fn [_ _] (throw (Exception. "disk on fire"))) #"disk on fire"]
@@ -247,14 +279,6 @@
              (is (= (kept 150) @(:state again))))))))))
 
 ;; ------------------------------------------------------------------------------------------ the README's convention
-
-(defn- readme-config [directory state overrides]
-  (merge {:this-server "s", :servers ["s"], :log-directory (io/file directory "raft"), :log-level :error, :snapshot-threshold 50
-          :state-machine    (fn [[_ k v] _] (swap! state assoc k v) v)
-          :snapshot-write   (fn [file value] (spit file (pr-str value)))
-          :snapshot-reify   (fn [] @state)
-          :snapshot-install (fn [value _index] (reset! state value))}
-         overrides))
 
 (deftest what-the-readme-s-functions-throw-is-reported-and-tried-again
   (doseq [[k bad] {:snapshot-write (fn [_ _] (throw (Exception. "no luck"))), :snapshot-reify (fn [] (throw (Exception. "no luck")))}]
