@@ -284,6 +284,21 @@
   {:listen :listen, :snapshot-threshold :snapshot-commands, :log-keep-entries :log-keep-entries, :retry-ms :retry-ms,
    :insecure :insecure, :join? :join-only, :log-level :log-level})
 
+(def ^:private ^:const snapshot-timeout-default "The engine's, in ms." 60000)
+(def ^:private ^:const snapshot-grace-ms
+  "The engine gives up a user's snapshot so much later than this side, which can say more about it."
+  5000)
+
+(defn- snapshots-for-engine
+  "Whether there are snapshots, and how long one may take."
+  [{:keys [state-machine snapshot-timeout-ms] :as config}]
+  (let [users? (some config (remove #{:snapshot-list-indexes} conventions/snapshot-keys))]
+    (cond
+      (and state-machine users?) {:snapshot-timeout-ms (+ (long snapshot-grace-ms)
+                                                          (long (or snapshot-timeout-ms snapshot-timeout-default)))}
+      state-machine              {:snapshots false}
+      snapshot-timeout-ms        {:snapshot-timeout-ms snapshot-timeout-ms})))
+
 (defn- for-node [{:keys [this-server transport] :as config}]
   (into (cond-> {:engine              :node
                  :name                (server-text this-server)
@@ -293,7 +308,8 @@
                  :heartbeat-ms        (:heartbeat-ms config)
                  :election-timeout-ms (:timeout-ms config)
                  :forward             (:forward? config)}
-          (= :user transport) (assoc :transport :host))
+          (= :user transport) (assoc :transport :host)
+          true                (merge (snapshots-for-engine config)))
         (keep (fn [[ours theirs]]
                 (when (contains? config ours)
                   [theirs (get config ours)])))
