@@ -86,3 +86,27 @@ pub const SLED_CACHE_BYTES: u64 = 256 << 20;
 pub const UNFLUSHED_BATCHES_MAX: u64 = 256;
 /// Damaged key-value directories that are kept for a person to look at; older ones are removed.
 pub const SET_ASIDE_MAX: usize = 2;
+/// Questions of this node's host to others that wait for their answer; and, of others to this host, as many again.
+pub const ASKS_MAX: usize = 64;
+/// Largest question of a host to another, in bytes.
+pub const ASK_QUESTION_BYTES_MAX: usize = ENTRY_BYTES_MAX - 1024;
+/// Largest answer to it, in bytes: what a frame holds beside its own fields.
+pub const ASK_ANSWER_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
+/// Leader events that wait for room among the events; beyond it the oldest are dropped, and the log says so.
+pub const LEADER_EVENTS_MAX: usize = 1_024;
+/// Past problems that a node's status shows.
+pub const PROBLEMS_KEPT_MAX: usize = 16;
+/// Largest datagram that a host's transport is given to carry, in bytes.
+pub const CARRIED_DATAGRAM_BYTES_MAX: usize = 64 << 10;
+/// Bytes that one connection over a host's transport holds each way: sent and not acknowledged, received and not read.
+pub const CARRIED_WINDOW_BYTES: usize = 1 << 20;
+/// Datagrams of one such connection on their way, or come too early, however small.
+pub const CARRIED_SEGMENTS_MAX: usize = 1_024;
+/// Connections over a host's transport, of both directions.
+pub const CARRIED_CONNECTIONS_MAX: usize = 1_024;
+/// Of these, opened by others and not yet served.
+pub const CARRIED_BACKLOG: usize = 64;
+/// Datagrams that wait for a host that polls events, in number; further ones are lost, which is healed.
+pub const DATAGRAMS_MAX: usize = 4_096;
+/// Datagrams that wait for a host that polls events, in bytes.
+pub const DATAGRAMS_BYTES_MAX: usize = 16 << 20;

@@ -47,8 +47,36 @@
     (is (= [500 100 4000 "raftlog/" true]
            ((juxt :timeout-ms :heartbeat-ms :default-command-timeout :log-directory :forward?) config)))
     (is (= {:heartbeat-ms 100, :election-timeout-ms 500, :forward true, :machine :hosted, :engine :node, :name "a"}
-           (dissoc (config/for-engine config) :servers :data-dir))))
+           (dissoc (config/for-engine (config/checked (-> single (dissoc :state-machine) (assoc :reducer (fn [_ _ _])))))
+                   :servers :data-dir))))
   (is (= 500 (:timeout-ms (config/checked (assoc single :timeout-ms nil)))) "nil counts as not given"))
+
+(deftest snapshots-of-a-state-machine-are-fluree-s
+  (let [engine (fn [more] (select-keys (config/for-engine (config/checked (merge single more)))
+                                       [:snapshots :snapshot-commands :log-keep-entries :snapshot-timeout-ms]))
+        users  {:snapshot-write (fn [_ _]), :snapshot-reify (fn [_])}]
+    (is (= {:snapshots false} (engine {})) "none without its functions")
+    (is (= {:snapshot-commands 100, :log-keep-entries 1000, :snapshot-timeout-ms 65000} (engine users)))
+    (is (= {:snapshot-commands 1000, :log-keep-entries 3000, :snapshot-timeout-ms 5300}
+           (engine (merge users {:snapshot-threshold 1000, :log-history 3, :snapshot-timeout-ms 300}))))
+    (is (= 7 (:log-keep-entries (engine (merge users {:log-keep-entries 7}))))))
+  (is (= 9 (:snapshot-timeout-ms (config/for-engine (config/checked {:this-server "a", :servers ["a"], :reducer (fn [_ _ _])
+                                                                     :snapshot-timeout-ms 9}))))))
+
+(deftest the-user-s-own-transport-needs-no-addresses
+  (let [send  (fn [_server _message _callback])
+        names {:this-server :a, :servers [:a "b"], :state-machine (fn [_ _]), :send-rpc-fn send}
+        engine (fn [config] (select-keys (config/for-engine (config/checked config)) [:transport :servers]))]
+    (is (= {:transport :host, :servers {"a" "a", "b" "b"}} (engine names)))
+    (is (= {:transport :host, :servers {"127.0.0.1:1" "127.0.0.1:1", "127.0.0.1:2" "127.0.0.1:2"}}
+           (engine (assoc names :this-server "127.0.0.1:1" :servers ["127.0.0.1:1" "127.0.0.1:2"]))) "also when the names are addresses")
+    (is (= {:servers {"127.0.0.1:1" "127.0.0.1:1", "127.0.0.1:2" "127.0.0.1:2"}}
+           (engine (assoc names :this-server "127.0.0.1:1" :servers ["127.0.0.1:1" "127.0.0.1:2"] :transport :native))) "unless it is said")
+    (is (= {:servers {"a" ""}} (engine (assoc names :servers [:a]))) "a single server needs none")
+    (is (= {:transport :host, :servers {"a" "a"}} (engine (assoc names :servers [:a] :transport :user))) "but may have it")
+    (is (= :addresses (first (refusal (assoc names :transport :native)))))
+    (is (= :send-rpc-fn (first (refusal (-> names (dissoc :send-rpc-fn) (assoc :transport :user))))))
+    (is (= :transport (first (refusal (assoc names :transport :carrier-pigeon)))))))
 
 (deftest each-wrong-value-is-refused-with-a-sentence-and-its-key
   (doseq [[config k said] [[nil nil "must be a map"]
@@ -91,7 +119,10 @@
          (warnings (assoc single :snapshot-treshold 1))))
   (is (= ["The configuration key :only-leader-snapshots is unknown."] (warnings (assoc single :only-leader-snapshots true))))
   (is (= [] (warnings (assoc single :my.app/own 1))) "keys with a namespace are the user's")
-  (is (re-find #":send-rpc-fn has no effect" (first (warnings (assoc single :send-rpc-fn (fn []))))))
+  (is (re-find #":snapshot-write has no effect" (first (warnings (-> single (dissoc :state-machine)
+                                                                       (assoc :reducer (fn [_ _ _]), :snapshot-write (fn [_ _])))))))
+  (is (= [] (warnings (assoc single :entries-max 50, :entry-cache-size 50, :catch-up-rounds 10, :log-history 10
+                             :send-rpc-fn (fn [_ _ _]) :command-chan nil))) "fluree's keys")
   (is (= true (:only-leader-snapshots (config/checked (assoc single :only-leader-snapshots true)))) "and is kept")
   (let [[k message] (refusal (assoc single :timeout 1 :strict-config true))]
     (is (= :timeout k))

@@ -4,7 +4,9 @@
   (:require [clojure.java.io :as io]
             [clojure.string :as str]
             [clojure.tools.logging :as log]
-            [quorate.impl.errors :as errors])
+            [quorate.impl.conventions :as conventions]
+            [quorate.impl.errors :as errors]
+            [quorate.impl.spelling :as spelling])
   (:import (java.io File)))
 
 (set! *warn-on-reflection* true)
@@ -48,8 +50,26 @@
    :retry-ms                ms
    :snapshot-threshold      amount
    :log-keep-entries        amount
+   :snapshot-timeout-ms     ms
+   :log-history             amount
+   :catch-up-rounds         amount
+   :entries-max             amount
+   :entry-cache-size        amount
+   :snapshot-write          function
+   :snapshot-reify          function
+   :snapshot-install        function
+   :snapshot-xfer           function
+   :snapshot-list-indexes   function
+   :send-rpc-fn             function
+   :transport               [":native or :user" #{:native :user}]
+   :callbacks               [":readme or :source" #{:readme :source}]
+   :compat                  [":strict or nil" #{:strict}]
    :leader-change-fn        function
    :close-fn                function
+   :error-fn                function
+   :validate                function
+   :command-chan            ["a channel of core.async" any?]
+   :event-chan              ["a channel of core.async" any?]
    :forward?                flag
    :insecure                flag
    :join?                   flag
@@ -57,24 +77,15 @@
    :log-level               ["one of :error :warn :info :debug :trace" #{:error :warn :info :debug :trace}]
    :engine                  [":node or :echo" #{:node :echo}]})
 
-(def ^:private fluree-only
-  "Keys of fluree/raft that this version accepts and does not need, with what takes their place."
-  {:send-rpc-fn           "the native transport carries all messages"
-   :snapshot-write        "this version takes snapshots of a :reducer only, and that needs no functions"
-   :snapshot-reify        "this version takes snapshots of a :reducer only, and that needs no functions"
-   :snapshot-install      "this version takes snapshots of a :reducer only, and that needs no functions"
-   :snapshot-xfer         "this version takes snapshots of a :reducer only, and that needs no functions"
-   :snapshot-list-indexes "this version takes snapshots of a :reducer only, and that needs no functions"
-   :log-history           "see :log-keep-entries"
-   :entries-max           "the engine batches by itself"
-   :entry-cache-size      "the engine's cache has a bound of its own"
-   :catch-up-rounds       "the engine's learners catch up before they vote"
-   :event-chan            "there is no event channel"
-   :command-chan          "there is no command channel"})
+(def ^:private without-need
+  "Keys of fluree/raft that are accepted and change nothing, with the reason."
+  {:entries-max      "the engine batches by itself"
+   :entry-cache-size "the engine's cache has a bound of its own"
+   :catch-up-rounds  "a server that is added catches up before it votes, however long it takes"})
 
 (def defaults
-  "What is taken for keys that are not given. Other defaults are the engine's: :snapshot-threshold 100000,
-  :log-keep-entries 20000, :retry-ms 250."
+  "What is taken for keys that are not given. Other defaults are the engine's (:snapshot-threshold 100000,
+  :log-keep-entries 20000, :retry-ms 250, :snapshot-timeout-ms 60000), but see [[fluree-snapshots]]."
   {:log-directory           "raftlog/"
    :timeout-ms              500
    :heartbeat-ms            100
@@ -82,37 +93,7 @@
    :forward?                true
    :engine                  :node})
 
-;; ------------------------------------------------------------------------------------------------ misspelt keys
-
-(defn- next-row
-  "The row after `row`, which compares all of `b` with what comes before the letter `ca`, the `i`th."
-  [row ^long i ca b]
-  (reduce (fn [cells [^long j cb]]
-            (let [changed (long (nth row j))
-                  dropped (long (nth row (inc j)))
-                  added   (long (peek cells))]
-              (conj cells (min (inc dropped) (inc added) (if (= ca cb) changed (inc changed))))))
-          [(inc i)]
-          (map-indexed vector b)))
-
-(defn- edit-distance
-  "How many letters to add, drop or change to make `b` of `a` (Levenshtein)."
-  [a b]
-  (peek (reduce (fn [row [i ca]] (next-row row i ca b))
-                (vec (range (inc (count b))))
-                (map-indexed vector a))))
-
-(defn- nearest
-  "The known key whose name is nearest to that of `k`, or that goes on where `k` ends; nil when none is near."
-  [k]
-  (let [text     (name k)
-        distance (fn [candidate]
-                   (if (str/starts-with? (name candidate) text)
-                     1
-                     (edit-distance text (name candidate))))
-        best     (apply min-key distance (sort (concat (keys known) (keys fluree-only))))]
-    (when (<= (long (distance best)) (max 2 (quot (count text) 3)))
-      best)))
+;; --------------------------------------------------------------------------------------------------- checking
 
 (defn- plain-keyword?
   "Keys with a namespace are the user's own; nobody misspells into one."
@@ -120,20 +101,22 @@
   (and (keyword? k) (nil? (namespace k))))
 
 (defn- unknown-key [k]
-  (if-let [near (when (plain-keyword? k) (nearest k))]
+  (if-let [near (when (plain-keyword? k) (spelling/nearest k (keys known)))]
     (str "The configuration key " k " is unknown; did you mean " near "?")
     (str "The configuration key " (pr-str k) " is unknown.")))
 
 (defn- check-keys [config]
   (doseq [k (keys config)
           :when (not (or (contains? known k)
-                         (contains? fluree-only k)
                          (qualified-keyword? k)))]
-    (if (:strict-config config)
-      (refuse! k (unknown-key k))
-      (log/warn (unknown-key k))))
-  (doseq [[k instead] (sort-by key (select-keys fluree-only (keys config)))]
-    (log/warn (str "The configuration key " k " has no effect here: " instead "."))))
+    (cond
+      (:strict-config config)      (refuse! k (unknown-key k))
+      (not= :strict (:compat config)) (log/warn (unknown-key k))))
+  (doseq [[k because] (sort-by key (select-keys without-need (keys config)))]
+    (log/debug (str "The configuration key " k " is not needed: " because ".")))
+  (doseq [k conventions/snapshot-keys
+          :when (and (some? (get config k)) (nil? (:state-machine config)))]
+    (log/warn (str "The configuration key " k " has no effect here: it goes with a :state-machine."))))
 
 (defn- check-values [config]
   (doseq [[k [says ok?]] known
@@ -176,6 +159,11 @@
   [{:keys [servers addresses]}]
   (merge (when (map? servers) servers) addresses))
 
+(defn stated-address
+  "The address that `config` states for `server`, as it is there; nil when it states none."
+  [config server]
+  (get (stated-addresses config) server))
+
 (defn- address-of [server stated alone?]
   (let [text (get stated server)]
     (cond
@@ -190,7 +178,7 @@
       (or (address :servers server)
           (when alone? "")
           (refuse! :addresses (str "The server " (pr-str server) " has no address: give :addresses {" (pr-str server)
-                                   " \"host:port\"}, or a name that is one."))))))
+                                   " \"host:port\"}, a name that is one, or a :send-rpc-fn that carries all messages."))))))
 
 (defn- check-distinct [k what xs]
   (when-let [[x] (first (filter #(not= 1 (val %)) (frequencies xs)))]
@@ -205,7 +193,7 @@
       (refuse! :this-server (str "This server, " (pr-str this-server) ", is not among :servers " (pr-str names) ".")))
     names))
 
-(defn- with-addresses [config names]
+(defn- native-addresses [config names]
   (let [stated (stated-addresses config)]
     (doseq [server (keys stated)
             :when (not (some #{server} names))]
@@ -213,6 +201,37 @@
     (let [found (into {} (map (fn [server] [server (address-of server stated (= 1 (count names)))])) names)]
       (check-distinct :addresses "address" (remove #{""} (vals found)))
       found)))
+
+(defn- with-addresses
+  "Address by server. With the user's own transport a server's address is its name."
+  [{:keys [transport] :as config} names]
+  (if (= :user transport)
+    (into {} (map (juxt identity server-text)) names)
+    (native-addresses config names)))
+
+;; ------------------------------------------------------------------------------------------- what follows from it
+
+(def ^:private ^:const log-keep-least
+  "Log entries kept before a snapshot of a :state-machine, at the least; a small number would race with applying."
+  1000)
+
+(defn- fluree-snapshots
+  "fluree's defaults, for a :state-machine with snapshots: one every 100 entries, and the log of the last 10 kept for servers
+  that lag, at least [[log-keep-least]] entries."
+  [{:keys [state-machine snapshot-write] :as config}]
+  (if (and state-machine snapshot-write)
+    (let [{:keys [snapshot-threshold log-history] :as config} (merge {:snapshot-threshold 100, :log-history 10} config)]
+      (merge {:log-keep-entries (max (long log-keep-least) (* (long log-history) (long snapshot-threshold)))} config))
+    config))
+
+(defn- with-transport
+  "`:transport` decided: :user carries all messages by `:send-rpc-fn`, and is taken when that is given and there are several
+  servers, :native otherwise."
+  [{:keys [transport send-rpc-fn] :as config} names]
+  (when (and (= :user transport) (nil? send-rpc-fn))
+    (refuse! :send-rpc-fn ":transport :user needs a :send-rpc-fn."))
+  (assoc config :transport (or transport
+                               (if (and send-rpc-fn (> (count names) 1)) :user :native))))
 
 ;; --------------------------------------------------------------------------------------------------- the whole
 
@@ -241,11 +260,19 @@
   (check-keys config)
   (check-values config)
   (let [given  (into {} (remove (fn [[k v]] (and (nil? v) (not= :initial-state k)))) config)
-        config (merge defaults given)]
+        config (merge defaults (when (= :strict (:compat given)) {:forward? false}) given)
+        names  (server-names config)
+        config (fluree-snapshots (with-transport config names))]
     (check-machine config)
     (check-times config)
-    (with-addresses config (server-names config))
+    (conventions/check! config)
+    (with-addresses config names)
     config))
+
+(defn snapshot-directory
+  "Where a README-style :snapshot-write writes its files: a path."
+  ^String [{:keys [log-directory]}]
+  (.getAbsolutePath (io/file (or log-directory (:log-directory defaults)) "user-snapshots")))
 
 (defn names
   "The names of all configured servers, as the user wrote them, in order."
@@ -257,15 +284,36 @@
   {:listen :listen, :snapshot-threshold :snapshot-commands, :log-keep-entries :log-keep-entries, :retry-ms :retry-ms,
    :insecure :insecure, :join? :join-only, :log-level :log-level})
 
-(defn- for-node [{:keys [this-server] :as config}]
-  (into {:engine              :node
-         :name                (server-text this-server)
-         :servers             (update-keys (with-addresses config (names config)) server-text)
-         :data-dir            (.getAbsolutePath (io/file (:log-directory config)))
-         :machine             (if (= :kv (:machine config)) :kv :hosted)
-         :heartbeat-ms        (:heartbeat-ms config)
-         :election-timeout-ms (:timeout-ms config)
-         :forward             (:forward? config)}
+(def ^:private ^:const snapshot-margin-ms
+  "The engine gives a user's snapshot up so much later than this side does: the nearer one says what was wrong."
+  5000)
+
+(def ^:const snapshot-timeout-ms-default "`:snapshot-timeout-ms` when it is not given, the engine's own default." 60000)
+
+(defn user-snapshots?
+  "True when the `:state-machine` of `config` has snapshot functions."
+  [config]
+  (boolean (and (:state-machine config)
+                (some config [:snapshot-write :snapshot-reify :snapshot-install :snapshot-xfer]))))
+
+(defn- snapshots-for-engine [{:keys [state-machine snapshot-timeout-ms] :as config}]
+  (cond
+    (user-snapshots? config) {:snapshot-timeout-ms (+ (long (or snapshot-timeout-ms snapshot-timeout-ms-default))
+                                                      (long snapshot-margin-ms))}
+    state-machine            {:snapshots false}
+    snapshot-timeout-ms      {:snapshot-timeout-ms snapshot-timeout-ms}))
+
+(defn- for-node [{:keys [this-server transport] :as config}]
+  (into (cond-> {:engine              :node
+                 :name                (server-text this-server)
+                 :servers             (update-keys (with-addresses config (names config)) server-text)
+                 :data-dir            (.getAbsolutePath (io/file (:log-directory config)))
+                 :machine             (if (= :kv (:machine config)) :kv :hosted)
+                 :heartbeat-ms        (:heartbeat-ms config)
+                 :election-timeout-ms (:timeout-ms config)
+                 :forward             (:forward? config)}
+          (= :user transport) (assoc :transport :host)
+          true                (merge (snapshots-for-engine config)))
         (keep (fn [[ours theirs]]
                 (when (contains? config ours)
                   [theirs (get config ours)])))

@@ -53,6 +53,11 @@
   ^long [^Runner r]
   (.size ^LinkedBlockingQueue (.-tasks r)))
 
+(defn stopping?
+  "True when the runner takes no more tasks."
+  [^Runner r]
+  (.get ^AtomicBoolean (.-stopping r)))
+
 (defn thread
   "The thread that the tasks run on."
   ^Thread [^Runner r]
@@ -73,5 +78,6 @@
         (.start (daemon (str (.getName (thread r)) "-end") (fn [] (.put tasks ::end)))))))
   (if (mine? r)
     false
-    (do (.join (thread r) wait-ms)
+    (do (when (pos? wait-ms)            ; joining for 0 ms would be for ever
+          (.join (thread r) wait-ms))
         (not (.isAlive (thread r))))))

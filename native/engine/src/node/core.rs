@@ -16,6 +16,7 @@ use crate::kv::KvReader;
 use crate::machine::Outcome;
 use crate::node::adapter::RaftNode;
 use crate::node::applier::{self, Shared};
+use crate::node::asks::Asks;
 use crate::node::leadership::View;
 use crate::node::messages::ClusterId;
 use crate::node::observer::Observer;
@@ -26,6 +27,7 @@ use crate::node::reads::ReadQueue;
 use crate::node::requests::Requests;
 use crate::node::snapshots::Snapshots;
 use crate::transport::Peers;
+use crate::transport::carried::Carried;
 
 /// Who this node is, as far as it knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,6 +75,12 @@ pub struct Core {
     pub snapshots: Snapshots,
     /// Connections to other nodes.
     pub peers: Peers,
+    /// Connections for questions between hosts: a large answer holds up no vote.
+    pub askers: Peers,
+    /// Questions between hosts.
+    pub asks: Asks,
+    /// The host's transport, when it carries what nodes say to each other.
+    pub carried: Option<Carried>,
     /// The consensus core, once it runs.
     pub running: RwLock<Option<Running>>,
     /// One membership change at a time.

@@ -33,9 +33,13 @@ const CATCH_UP_LOOK: Duration = Duration::from_millis(20);
 const HALF_WAY_LOOK: Duration = Duration::from_secs(1);
 /// Before a change is tried again with a new leader.
 const RETRY: Duration = Duration::from_millis(50);
+/// A leader that has only just joined is known by its former id for a moment, and refuses then to be taken for
+/// another; what is refused for a reason is refused again. Longer than connections wait before they are introduced anew.
+const INTRODUCTION: Duration = Duration::from_millis(600);
 
 /// Has `change` carried out by whoever leads, until `deadline`. Fails with `Membership`, `Invalid`, `Unavailable`.
 pub async fn change(core: &Arc<Core>, change: Change, deadline: Instant) -> Result<(), Failure> {
+    let introduced = Instant::now() + INTRODUCTION;
     loop {
         let leader = core.leadership.borrow().leader.clone();
         let outcome = match leader {
@@ -47,13 +51,19 @@ pub async fn change(core: &Arc<Core>, change: Change, deadline: Instant) -> Resu
             None => Err(Failure::new(Code::Unavailable, "There is no leader to carry out the membership change.")),
         };
         match outcome {
-            Err(failure)
-                if matches!(failure.code, Code::Unavailable | Code::NotLeader) && Instant::now() + RETRY < deadline =>
-            {
+            Err(failure) if may_pass(&failure, introduced) && Instant::now() + RETRY < deadline => {
                 tokio::time::sleep(RETRY).await;
             }
             outcome => return outcome,
         }
+    }
+}
+
+fn may_pass(failure: &Failure, introduced: Instant) -> bool {
+    match failure.code {
+        Code::Unavailable | Code::NotLeader => true,
+        Code::Refused => Instant::now() < introduced,
+        _ => false,
     }
 }
 
@@ -81,7 +91,10 @@ pub async fn change_here(core: &Arc<Core>, change: Change, deadline: Instant) ->
 
 async fn carry_out(core: &Arc<Core>, raft: &RaftNode, change: Change) -> Result<(), Failure> {
     match change {
-        Change::Add { name, address, voter } => add(core, raft, Member { name, address }, voter).await,
+        Change::Add { name, address, voter } => {
+            let address = core.config.reach(&name, &address).to_string();
+            add(core, raft, Member { name, address }, voter).await
+        }
         Change::Join { id, member } => join(core, raft, id, member, true).await,
         Change::Readdress { id, member } => readdress(raft, id, member).await,
         Change::Remove { name } => remove(raft, &name).await,
@@ -163,7 +176,7 @@ async fn join(core: &Arc<Core>, raft: &RaftNode, id: u64, member: Member, voter:
     let present = membership(raft);
     let former = by_name(&present, &member.name).filter(|(former, _)| *former != id);
     if let Some((former, known)) = &former
-        && let Ok(alive) = about(core, &known.address).await
+        && let Ok(alive) = about(core, core.config.reach(&known.name, &known.address)).await
         && alive.node == *former
     {
         let message = format!(

@@ -6,10 +6,12 @@
 pub mod adapter;
 pub mod applier;
 pub mod apply_queue;
+pub mod asks;
 pub mod books;
 mod bootstrap;
 pub mod core;
 mod forming;
+mod launch;
 pub mod leadership;
 mod membership;
 mod messages;
