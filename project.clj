@@ -38,7 +38,7 @@
             "repl" "plain-repl"}
   :repl-options {:init-ns user}
 
-  :profiles {:dev {:source-paths ["examples/kv-reducer/src"]
+  :profiles {:dev {:source-paths ["examples/kv-fluree/src" "examples/kv-reducer/src"]
                    :dependencies [[org.clojure/test.check "1.1.1"]
                                   [org.clojure/core.async "1.6.681"]]}
              ;; Only a REPL loads user.clj; a server and the tests start without it.
