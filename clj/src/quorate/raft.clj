@@ -14,6 +14,9 @@
   - The **index** counts entries from 1 and is the same on every node. The **term** counts leaders.
   - One node **leads** at a time; a **leader watch** tells when that changes.
 
+  This namespace is also a drop-in for `fluree.raft`: its functions, configuration and both conventions of its callbacks work as
+  they are; `docs/from-fluree-raft.md` has the table.
+
   Errors are ex-infos with `:error` in their data. What is refused at once is *thrown*, and nothing has happened; what
   fails later is *passed* to the callback, or is what the returned CompletableFuture fails with:
 
@@ -27,7 +30,8 @@
       :raft/unavailable      no quorum, or no leader, in time; nothing was done
       :raft/shutdown         the node was closed
       :raft/state-machine    a reducer threw, or returned no pair; its state is as before
-      :raft/membership       an impossible change of members
+      :raft/membership       an impossible change of members; for operations in fluree's way it is
+                             :raft/cannot-add-server or :raft/cannot-remove-server
       :raft/no-snapshots     a :state-machine has no snapshots
       :raft/locked :raft/address-in-use :raft/io :raft/corrupt :raft/refused   start: the sentence says what to do
       :raft/internal         a defect of Quorate
@@ -38,35 +42,45 @@
 
   All times are milliseconds."
   (:refer-clojure :exclude [sync])
-  (:require [quorate.impl.codec :as codec]
+  (:require [quorate.impl.channels :as channels]
+            [quorate.impl.closing :as closing]
+            [quorate.impl.commands :as commands]
             [quorate.impl.config :as config]
+            [quorate.impl.conventions :as conventions]
             [quorate.impl.errors :as errors]
             [quorate.impl.machine :as machine]
+            [quorate.impl.members :as members]
             [quorate.impl.node :as node]
-            [quorate.impl.runner :as runner]
+            [quorate.impl.opening :as opening]
+            [quorate.impl.outcomes :as outcomes]
+            [quorate.impl.printing]
+            [quorate.impl.raft-state :as raft-state]
+            [quorate.impl.rpc :as rpc]
+            [quorate.impl.watches :as watches]
             [quorate.impl.wire :as wire])
   (:import (java.io Writer)
-           (java.nio.charset StandardCharsets)
-           (quorate.impl Answer)))
+           (java.nio.charset StandardCharsets)))
 
 (set! *warn-on-reflection* true)
 
 (defrecord Node [id config this-server other-servers])
 
+(defrecord RaftCommand [entry id timeout callback])
+
 (defn- runtime
-  "The running inside of `node`, a node or anything that has one, like a key-value store."
+  "The running inside of `node`: a node, anything that has one, like a key-value store, or a raft state."
   [node]
-  (or (::runtime node)
+  (or (commands/runtime node)
       (throw (errors/error :raft/invalid (str "This is not a node of quorate.raft: " (pr-str (class node)) ".")))))
 
 ;; ------------------------------------------------------------------------------------------------- start, close
 
 (defn start
-  "Starts this server's node and returns it: a map-like value with `:id :config :this-server :other-servers`, and what the
-  disk held at start: `:status :leader :term :index :commit :latest-index :snapshot-index :voted-for :servers`. Returns
-  at once; the node then finds the others by itself.
+  "Starts this server's node and returns it: a map-like value with fluree's keys, `:id :config :this-server :other-servers
+  :watch-fns :msg-queue :log-file` and what the disk held at start: `:status :leader :term :index :commit :latest-index
+  :snapshot-index :snapshot-term :snapshot-pending :voted-for :servers`. The node then finds the others by itself.
 
-  `config`, a map:
+  `config`, a map (see also `docs/from-fluree-raft.md`; a key that is nil counts as absent):
 
       :this-server     this server's name, a string or a keyword (required)
       :servers         the names of all servers, or a map from names to addresses (required)
@@ -77,20 +91,36 @@
       :reducer         (fn [state entry ctx] [state' result]), pure. `ctx`: `:index :term :time-ms` (the leader's clock)
                        `:seed` (a random long, the same on every node) `:id` (a string, see `outcome`)
       :initial-state   what the reducer starts from (nil)
-      :state-machine   instead: fluree's (fn [entry raft-state] result), which keeps its own state
+      :state-machine   instead: fluree's (fn [entry raft-state] result), which keeps its own state, with
+      :snapshot-write :snapshot-reify :snapshot-install :snapshot-xfer :snapshot-list-indexes   as fluree has them
+      :callbacks       :readme or :source: fluree's convention for functions whose arities fit both; see
+                       `quorate.impl.conventions`
+      :send-rpc-fn     fluree's; carries all messages when there are several servers, and then there need be no addresses
+      :transport       :native (TCP, no :send-rpc-fn needed) or :user. With :user heartbeats pass through the JVM: a long
+                       garbage collection can cost an election
       :timeout-ms      election timeout (500): a follower that hears nothing for between once and twice this asks for votes
       :heartbeat-ms    how often a leader is heard (100); at most half of :timeout-ms
       :default-command-timeout  for new-entry and all else that waits (4000)
       :forward?        true: an entry given to a follower goes to the leader; false: it fails with :raft/not-leader
+      :validate        (fn [entry]): false, a sentence, or an exception refuses an entry before it is logged
       :join?           only join a cluster that exists, never found one (false)
       :insecure        true allows addresses beyond loopback, without encryption
-      :snapshot-threshold  a snapshot every so many entries (100000)
-      :log-keep-entries    log entries kept before a snapshot for followers that lag (20000)
+      :snapshot-threshold  a snapshot every so many entries (100000; 100 with :snapshot-write)
+      :snapshot-timeout-ms how long a user's snapshot may take (60000)
+      :log-keep-entries    log entries kept before a snapshot for followers that lag (20000; with :snapshot-write
+                       :log-history (10) times :snapshot-threshold, at least 1000)
       :retry-ms        pause between attempts to find the cluster (250)
       :leader-change-fn  a leader watch from the very start; see `add-leader-watch`
       :close-fn        called at the end of `close`, without arguments
+      :error-fn        (fn [{:keys [where error message instant]}]): told of errors of your functions
+      :command-chan :event-chan  fluree's channels of events, [operation data callback], with core.async on the class path;
+                       made when absent, closed by `close`
       :log-level       of the engine's log lines: :error :warn :info :debug :trace
       :strict-config   true: unknown keys are errors; otherwise a warning in the log, with the nearest known key
+      :compat          :strict for fluree's own behaviour in four places: a follower's `new-entry` never calls its callback
+                       (and :forward? is false); a leader watch gets the two states swapped for :become-leader and the
+                       cause :request-votes; unknown keys are no warning; after `close` every call is silence
+      :entries-max :entry-cache-size :catch-up-rounds   accepted; the engine needs none of them
 
   A state machine must give the same result on every node: it may use what it is given, and no clock, random number or
   file; a reducer must not depend on the order of unsorted maps and sets, nor on metadata. What it throws becomes the
@@ -99,22 +129,38 @@
   Throws ex-info `:raft/config`, or what the engine finds wrong: `:raft/locked`, `:raft/address-in-use`, `:raft/corrupt`,
   `:raft/refused`, `:raft/io`, `:raft/invalid`."
   [config]
-  (let [config (config/checked config)
-        rt     (node/start config)]
-    (into (assoc (map->Node {:config config}) ::runtime rt)
-          (dissoc @(:last-raft-state rt) :config))))
+  (let [checked (config/checked config)
+        config  (if (= :kv (:machine checked)) checked (channels/with-channels checked))
+        rt      (opening/start config)
+        state   @(:last-raft-state rt)]
+    (channels/start! (:name rt) config (fn [event] (rpc/event! rt event)))
+    (into (assoc (map->Node {}) ::runtime rt) state)))
 
 (defn close
-  "Closes `node`: whoever waits gets `:raft/shutdown`, the threads end, the directory is unlocked, `:close-fn` is called.
-  Returns what that returns, or `:closed`; calling it again is harmless and returns the same. Takes seconds at most."
+  "Closes `node`: whoever waits gets `:raft/shutdown`, the threads end, the directory is unlocked, the channels are closed,
+  `:close-fn` is called. Returns what that returns, or `:closed`; calling it again is harmless and returns the same. Takes
+  seconds at most."
   [node]
-  (node/close! (runtime node)))
+  (closing/close! (runtime node)))
 
 ;; ------------------------------------------------------------------------------------------------------ entries
 
-(defn- check-callback [callback]
-  (when-not (or (nil? callback) (ifn? callback))
-    (throw (errors/error :raft/invalid (str "The callback must be a function or nil, not " (pr-str callback) ".")))))
+(defn new-command
+  "Sends a [[RaftCommand]], `{:entry :id :timeout :callback}`, to the log, as [[new-entry]] does. Its `:id`, any EDN value, rides
+  in the log, see [[register-callback]]; nil is none. Its `:timeout` is in ms (nil: 5000). Returns true at once.
+
+  `persist-callback` (may be nil) is called once, before the command's own: with true when the entry is committed, that is on
+  the disks of a majority (fluree's says so when it is on the leader's alone), else with the ex-info that the callback gets,
+  such as `:raft/not-leader` with `{:operation :new-command}`.
+
+  Throws as [[new-entry]], and ex-info `:raft/invalid` for what is no RaftCommand."
+  ([node command] (new-command node command nil))
+  ([node command persist-callback]
+   (when-not (instance? RaftCommand command)
+     (throw (errors/error :raft/invalid (str "A command must be a RaftCommand, not " (pr-str (class command)) "."))))
+   (if-let [rt (commands/runtime node)]
+     (commands/submit! rt command persist-callback)
+     (commands/put! node command persist-callback))))
 
 (defn new-entry
   "Sends `entry`, any EDN value or a byte array, to the log. Returns true at once.
@@ -127,29 +173,30 @@
                              (default :default-command-timeout). It may still commit; `(outcome node id)` tells.
       :raft/state-machine :raft/not-leader :raft/unavailable :raft/shutdown
 
-  Throws ex-info, and then the entry went nowhere: `:raft/unreadable`, `:raft/too-large`, `:raft/overloaded`,
-  `:raft/shutdown`, `:raft/invalid` (a timeout that is no positive whole number, a callback that is no function)."
-  ([node entry callback]
-   (new-entry node entry callback (:default-command-timeout (:config (runtime node)))))
-  ([node entry callback timeout-ms]
-   (let [rt (runtime node)]
-     (node/check-timeout timeout-ms)
-     (check-callback callback)
-     (when-not (:machine rt)
-       (throw (errors/error :raft/invalid "This node runs the key-value store: use quorate.kv.")))
-     (node/submit-entry! rt (codec/encode entry) callback timeout-ms)
-     true)))
+  `node` may also be a map that has a command channel only, `{:config {:command-chan ch}}`: then the command is put there; when
+  512 wait already the call waits for up to `timeout-ms`, and throws `:raft/overloaded`.
 
-(defn- id-bytes [id]
-  (let [[_ node incarnation sequence] (when (string? id) (re-matches #"([0-9a-f]{1,16})\.(\d+)\.(\d+)" id))]
-    (try
-      (-> (wire/sink)
-          (wire/u64! (Long/parseUnsignedLong node 16))
-          (wire/u64! (Long/parseUnsignedLong incarnation))
-          (wire/u64! (Long/parseUnsignedLong sequence))
-          wire/built)
-      (catch NumberFormatException _
-        (throw (errors/error :raft/invalid (str (pr-str id) " is not the id of an entry.") {:id id}))))))
+  Throws ex-info, and then the entry went nowhere: `:raft/unreadable`, `:raft/too-large`, `:raft/overloaded`,
+  `:raft/shutdown`, `:raft/invalid` (refused by :validate, a timeout that is no positive whole number, a callback that is no
+  function)."
+  ([node entry callback]
+   (new-entry node entry callback (commands/default-timeout node)))
+  ([node entry callback timeout-ms]
+   (node/check-timeout timeout-ms)
+   (if-let [rt (commands/runtime node)]
+     (commands/submit! rt (->RaftCommand entry nil timeout-ms callback) nil)
+     (commands/put! node (->RaftCommand entry (str (random-uuid)) timeout-ms callback) nil))))
+
+(defn register-callback
+  "Has `callback` called once with what this node's state machine returns for the command with `id`, whichever node it was
+  sent from, when it is applied here; or with ex-info `:raft/command-timeout` after `timeout-ms` (nil: 5000),
+  `:raft/shutdown`, `:raft/overloaded` (65,536 wait already). Register before the command is sent: what was applied before is not
+  looked up. Several callbacks for one id are all called. Returns true. Throws ex-info `:raft/invalid` for a nil id or a
+  timeout that is no positive whole number."
+  [node id timeout-ms callback]
+  (if-let [rt (commands/runtime node)]
+    (rpc/register! rt id timeout-ms callback)
+    (rpc/put! node :register-callback [id timeout-ms] callback)))
 
 (defn outcome
   "What became of the entry with `id`, the string under `:id` of an ex-info or of a reducer's `ctx`, as far as this node
@@ -162,12 +209,7 @@
 
   Throws ex-info `:raft/invalid` when `id` is none, `:raft/shutdown`."
   [node id]
-  (let [in (wire/buffer (node/control (runtime node) wire/op-outcome (id-bytes id)))]
-    (case (long (.get in))
-      1 {:outcome :pending}
-      2 {:outcome :applied, :index (.getLong in)}
-      3 {:outcome :never}
-      {:outcome :unknown})))
+  (outcomes/outcome (runtime node) id))
 
 ;; -------------------------------------------------------------------------------------------------- what it knows
 
@@ -186,6 +228,7 @@
       :apply-lag :in-flight :in-flight-bytes :requests :callbacks-waiting   how busy it is
       :election                             why and when it last saw one: {:cause :term :ms-ago}
       :fsync                                {:count :entries :bytes :last-us :mean-us :max-us}
+      :last-error                           {:where :message :at} of the last error of one of your functions, if any
 
   After `close` the last of it, with `:role :closed`."
   [node]
@@ -204,21 +247,50 @@
     (= :leader (:status node))))
 
 (defn raft-state
-  "fluree's raft state of `node`, now: a map with `:id :config :this-server :other-servers :status :leader :term :index
-  :commit :latest-index :snapshot-index :snapshot-term :snapshot-pending :voted-for :timeout-ms :servers`. `:status` is
-  what [[status]] calls `:role`; `:servers` is `{name {...}}`. `:index`, `:commit` and `:latest-index` count entries."
+  "fluree's raft state of `node`, now: a map with `:id :watch-fns :config :this-server :other-servers :status :leader :log-file
+  :term :index :snapshot-index :snapshot-term :snapshot-pending :commit :latest-index :voted-for :servers :msg-queue :timeout
+  :timeout-ms :timeout-at`, and when there are any `:command-callbacks` `{id n}`, `:pending-server`, `:monitor-fn`.
+
+  `:status` is what [[status]] calls `:role`. `:index`, `:commit` and `:latest-index` count entries. `:servers` is `{name {:vote
+  :next-index :match-index :snapshot-index :stats {:avg-response ms ...}}}`; its indexes are positions in the log, known to the
+  leader, and `:vote` is known of this server only. `:timeout` is nil; `:timeout-at` is when an election timer set now would be
+  over. The state can be used in place of the node."
   [node]
-  (let [rt (runtime node)]
-    (node/raft-state rt (node/status rt))))
+  (node/raft-state (runtime node)))
 
 (defn get-raft-state
-  "Calls `callback` with the [[raft-state]], on the callbacks thread. Returns true."
+  "Calls `callback` with the [[raft-state]], on the callbacks thread. Returns true. Throws ex-info `:raft/overloaded` when 65,536
+  such calls wait."
   [node callback]
-  (let [{:keys [callbacks] :as rt} (runtime node)
-        tell! (fn [] (callback (node/raft-state rt (node/status rt))))]
-    (when-not (runner/offer! callbacks tell!)
-      (runner/guarded "A callback threw." (tell!)))
-    true))
+  (if-let [rt (commands/runtime node)]
+    (rpc/raft-state! rt callback)
+    (rpc/put! node :raft-state nil callback)))
+
+(defn raft-state-async
+  "A core.async promise channel of the [[raft-state]]. Throws ex-info `:raft/invalid` without core.async on the class path."
+  [node]
+  (let [ch (channels/promise-chan)]
+    (get-raft-state node (fn [state] (channels/give! ch state)))
+    ch))
+
+(defn logfile
+  "Where the log is: the directory of its files, a java.io.File."
+  [node]
+  (raft-state/log-file (:config (runtime node))))
+
+(defn latest-stored-snapshot
+  "The index of the last snapshot that `:snapshot-list-indexes` of `config`, in either convention, lists; nil when it lists
+  none, or is not there. What it throws passes through."
+  [{:keys [snapshot-list-indexes] :as config}]
+  (when snapshot-list-indexes
+    (last (if (= :readme (conventions/convention config :snapshot-list-indexes))
+            (snapshot-list-indexes (config/snapshot-directory config))
+            (snapshot-list-indexes)))))
+
+(defn event-chan
+  "The channel of events of `node`; nil without core.async on the class path. See [[invoke-rpc]] for what it takes."
+  [node]
+  (get-in node [:config :event-chan]))
 
 (defn sync
   "Waits until this node has applied everything that was committed anywhere in the cluster before the call (ReadIndex), so
@@ -260,44 +332,89 @@
       :server          this server
       :old-raft-state :new-raft-state   see `raft-state`
 
-  What `f` throws is logged. Throws ex-info `:raft/invalid` for another event type."
+  Each watch gets its events in order, none twice, and only those that come after it was added; one that is slow holds up
+  nobody else, and misses events (said in the log) only when 1,024 wait for it. What `f` throws is logged and reported. Throws
+  ex-info `:raft/invalid` for another event type or an `f` that is no function, `:raft/overloaded` beyond 1,024 watches."
   ([node key f] (add-leader-watch node key f nil))
   ([node key f event-type]
-   (when-not (contains? #{nil :become-leader :become-follower} event-type)
-     (throw (errors/error :raft/invalid (str "A leader watch is for :become-leader or :become-follower, not for "
-                                             (pr-str event-type) "."))))
-   (when-not (ifn? f)
-     (throw (errors/error :raft/invalid (str "A leader watch must be a function, not " (pr-str f) "."))))
-   (swap! (:leader-watches (runtime node)) assoc key {:f f, :event-type event-type})
-   true))
+   (watches/add! (runtime node) key f event-type)))
 
 (defn remove-leader-watch
   "Ends the leader watch under `key`; it is harmless when there is none. Returns true."
   [node key]
-  (swap! (:leader-watches (runtime node)) dissoc key)
-  true)
+  (watches/remove! (runtime node) key))
+
+(defn monitor-raft
+  "Has `f` called with every event of `node` that is listed here, in order, on a thread of its own; nil ends that. Replaces the
+  one before. Returns true. For debugging: without a monitor an event costs nothing, with one it costs making two raft
+  states. When 4,096 events wait for `f`, more are dropped and counted, `:monitor-dropped` in [[status]].
+
+  `f` gets `{:time \"0.090ms\" :instant ms :event [op data] :before state :after state}`, the states without `:config`, as of
+  the moment when the event is told. `op` and `data`:
+
+      :new-command                a RaftCommand that was sent from this node
+      :append-entries             entries were applied on this follower: `{:term :leader-id :prev-log-index (the last one
+                                  told before) :leader-commit (the last one applied) :count}`, once a batch
+      :append-entries-response    the same on the leader
+      a cause, as in a watch      the leader changed: `{:cause :old-leader :new-leader :server :term :role}`
+      :raft-state :add-server :remove-server :register-callback :snapshot :monitor   as given to [[invoke-rpc]]
+
+  What `f` throws is logged and reported."
+  [node f]
+  (if-let [rt (commands/runtime node)]
+    (rpc/monitor! rt f)
+    (rpc/put! node :monitor f nil)))
+
+;; -------------------------------------------------------------------------------------------------------- events
+
+(defn invoke-rpc
+  "Carries out the operation `op` on `node`, as fluree's event loop does. Returns true at once; never throws: what is wrong is
+  passed to `callback`, an ex-info (may be nil). `op`, `data` and what `callback` gets:
+
+      :new-command        a RaftCommand, or a map with its keys; true, as a persist callback: see [[new-command]]
+      :register-callback  [id timeout-ms]; see [[register-callback]]
+      :raft-state         nil; the [[raft-state]]
+      :monitor            a function or nil; nothing
+      :add-server         \"server4\", or [command-id \"server4\"], or [command-id \"server4\" \"host:port\"], or
+                          {:server :command-id :address}; at once `{:op :add :server :command-id :message}`, or ex-info
+                          :raft/not-leader :raft/cannot-add-server. The change then goes on: see :pending-server in the
+                          [[raft-state]]; a failure is reported to the log and to :error-fn
+      :remove-server      the same, without an address; :raft/cannot-remove-server
+      :snapshot           anything; the index of a snapshot that is taken now
+      :close              anything; :raft-closed when the node is closed
+      :quorate/message    the bytes that a :send-rpc-fn was given; true
+
+  fluree's own messages between servers are refused: the engine has its own."
+  [node op data callback]
+  (if-let [rt (commands/runtime node)]
+    (rpc/dispatch! rt op data callback false)
+    (rpc/put! node op data callback)))
+
+(defn invoke-rpc*
+  "[[invoke-rpc]] for who has the channel of events only. Returns true; throws ex-info `:raft/shutdown` when it is closed,
+  `:raft/overloaded` when 512 events wait for 5000 ms."
+  [event-chan op data callback]
+  (rpc/put! {:config {:event-chan event-chan}} op data callback))
 
 ;; --------------------------------------------------------------------------------------------------- membership
 
 (defn- change-members! [node operation server address opts]
   (let [rt (runtime node)]
-    (node/request! rt wire/membership operation
-                   (wire/membership-body operation (config/server-text server) address)
-                   (node/timeout-of rt opts)
-                   (constantly true))))
+    (members/change! rt operation server address (node/timeout-of rt opts))))
 
 (defn add-server!
   "Adds `server` at `address`, \"host:port\", to the cluster: it learns the log first and votes when it has caught up; with
-  `:learner? true` in `opts` it never votes. Returns a CompletableFuture of true. Ask for a long `:timeout-ms` when there
-  is much to learn.
+  `:learner? true` in `opts` it never votes. Without an address, or with nil, its name must be one, or the configuration have
+  it, or the messages go through `:send-rpc-fn`. Returns a CompletableFuture of true, done when the change is. Ask for a long
+  `:timeout-ms` when there is much to learn.
 
-  Fails with ex-info `:raft/membership` (the sentence says why), `:raft/unavailable`, `:raft/command-timeout`,
-  `:raft/shutdown`; throws `:raft/config` for an address that is none."
+  Fails with ex-info `:raft/membership` (the sentence says why), `:raft/unavailable` (also when `server` does not answer),
+  `:raft/command-timeout`, `:raft/shutdown`; throws `:raft/config` for an address that is none."
+  ([node server] (add-server! node server nil nil))
   ([node server address] (add-server! node server address nil))
   ([node server address opts]
-   (let [target (or (config/address :address address)
-                    (config/refuse! :address (str (pr-str address) " is not an address; it must be \"host:port\".")))]
-     (change-members! node (if (:learner? opts) :add-learner :add) server target opts))))
+   (change-members! node (if (:learner? opts) :add-learner :add) server
+                    (members/address-of (runtime node) server address) opts)))
 
 (defn remove-server!
   "Removes `server` from the cluster, also this one. Returns a CompletableFuture of true; fails like [[add-server!]]."
@@ -313,12 +430,11 @@
 
 (defn snapshot!
   "Takes a snapshot on this node now. Returns a CompletableFuture of its index, done when it is on the disk. Fails with ex-info
-  when it could not be written, e.g. since the state holds a function; of a `:state-machine` there are none."
+  when it could not be written, e.g. since the state holds a function, or a `:state-machine` has no `:snapshot-write`."
   ([node] (snapshot! node nil))
   ([node opts]
    (let [rt (runtime node)]
-     (node/request! rt wire/snapshot :snapshot (byte-array 0) (node/timeout-of rt opts)
-                    (fn [payload] (.getLong (wire/buffer payload)))))))
+     (rpc/snapshot! rt (node/timeout-of rt opts)))))
 
 ;; ----------------------------------------------------------------------------------------------------- printing
 
@@ -336,19 +452,6 @@
 
 (defmethod print-dup Node [node out]
   (print-method node out))
-
-
-(defn- answer-summary [^Answer answer]
-  (cond
-    (not (.isDone answer))             "pending"
-    (.isCompletedExceptionally answer) (try (.join answer) nil
-                                            (catch Exception e
-                                              (str "failed: " (ex-message (or (ex-cause e) e)))))
-    :else                              (binding [*print-length* 10, *print-level* 4]
-                                         (pr-str (.join answer)))))
-
-(defmethod print-method Answer [answer ^Writer out]
-  (.write out (str "#<quorate/Answer " (answer-summary answer) ">")))
 
 (comment
   (def node (start {:this-server "server1", :servers ["server1"], :log-directory "/tmp/quorate-try"

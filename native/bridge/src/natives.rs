@@ -15,6 +15,9 @@ use crate::table::Table;
 use crate::throw::{Fault, Throw, out_of_range};
 use crate::{VERSION, log_lines, start};
 
+/// Largest body of `control`, in bytes: the host's answer to another's question with its ticket, rounded up.
+const CONTROL_BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
+
 static SESSIONS: Table<DirectBuffer> = Table::new(&log_lines::LINES);
 
 /// `static native long open(byte[] configEdn)`
@@ -105,7 +108,7 @@ pub extern "system" fn Java_quorate_jni_Native_control<'local>(
     env.with_env(|env| -> Result<JByteArray<'local>, Fault> {
         let op = number::<Op>("The operation", op)?;
         SESSIONS.check_open(handle)?;
-        let body = copy(env, &body, "The body", limits::ENTRY_BYTES_MAX)?;
+        let body = copy(env, &body, "The body", CONTROL_BYTES_MAX)?;
         let answer = SESSIONS.control(handle, op, body)?;
         Ok(env.byte_array_from_slice(&answer)?)
     })

@@ -86,3 +86,13 @@ pub const SLED_CACHE_BYTES: u64 = 256 << 20;
 pub const UNFLUSHED_BATCHES_MAX: u64 = 256;
 /// Damaged key-value directories that are kept for a person to look at; older ones are removed.
 pub const SET_ASIDE_MAX: usize = 2;
+/// Questions of this node's host to others that wait for their answer; and, of others to this host, as many again.
+pub const ASKS_MAX: usize = 64;
+/// Largest question of a host to another, in bytes.
+pub const ASK_QUESTION_BYTES_MAX: usize = ENTRY_BYTES_MAX - 1024;
+/// Largest answer to it, in bytes: what a frame holds beside its own fields.
+pub const ASK_ANSWER_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
+/// Leader events that wait for room among the events; beyond it the oldest are dropped, and the log says so.
+pub const LEADER_EVENTS_MAX: usize = 1_024;
+/// Past problems that a node's status shows.
+pub const PROBLEMS_KEPT_MAX: usize = 16;

@@ -16,6 +16,8 @@ const LEADER: u8 = 2;
 const LOG: u8 = 3;
 const WATCH: u8 = 4;
 const EVENTS_CLOSED: u8 = 5;
+const DATAGRAM: u8 = 6;
+const ASK: u8 = 7;
 const ENTRY: u8 = 1;
 const SNAPSHOT: u8 = 2;
 const INSTALL: u8 = 3;
@@ -54,16 +56,38 @@ pub fn leader(out: &mut Vec<u8>, edn: &str) {
 
 /// Appends a LOG line of `level` (1 error … 5 trace). A target longer than a `u16` can say is cut at a character.
 pub fn log(out: &mut Vec<u8>, level: u8, target: &str, message: &str) {
-    let mut end = target.len().min(usize::from(u16::MAX));
-    while !target.is_char_boundary(end) {
-        end -= 1;
-    }
     record(out, LOG, |out| {
         out.put_u8(level);
-        out.put_u16_le(end as u16);
-        out.put_slice(&target.as_bytes()[..end]);
+        short_text(out, target);
         out.put_slice(message.as_bytes());
     });
+}
+
+/// Appends a DATAGRAM for the server of that name.
+pub fn datagram(out: &mut Vec<u8>, server: &str, datagram: &[u8]) {
+    record(out, DATAGRAM, |out| {
+        short_text(out, server);
+        out.put_slice(datagram);
+    });
+}
+
+/// Appends an ASK: the host of the server `from` asks this one.
+pub fn ask(out: &mut Vec<u8>, ticket: u64, from: &str, question: &[u8]) {
+    record(out, ASK, |out| {
+        out.put_u64_le(ticket);
+        short_text(out, from);
+        out.put_slice(question);
+    });
+}
+
+/// `text` with its length as a `u16`; what is longer is cut at a character.
+fn short_text(out: &mut Vec<u8>, text: &str) {
+    let mut end = text.len().min(usize::from(u16::MAX));
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    out.put_u16_le(end as u16);
+    out.put_slice(&text.as_bytes()[..end]);
 }
 
 /// Appends a WATCH event of the watch `watch`; `event` is encoded as [`crate::kv::op`] says.
@@ -166,6 +190,25 @@ mod tests {
         let mut one = Reader::new(reader.bytes().unwrap());
         assert_eq!((one.u8().unwrap(), one.u64().unwrap(), one.u64().unwrap()), (3, 8, 9));
         assert_eq!(one.take(one.remaining()).unwrap(), "dir/file");
+        reader.end().unwrap();
+    }
+
+    #[test]
+    fn datagrams_and_questions_are_read_back_field_by_field() {
+        let mut out = Vec::new();
+        datagram(&mut out, "bö", b"raw");
+        ask(&mut out, 9, "c", b"why?");
+        let mut reader = Reader::new(Bytes::from(out));
+
+        let mut one = Reader::new(reader.bytes().unwrap());
+        assert_eq!((one.u8().unwrap(), one.u16().unwrap()), (6, 3));
+        assert_eq!(one.take(3).unwrap(), "bö".as_bytes());
+        assert_eq!(one.take(one.remaining()).unwrap(), "raw");
+
+        let mut one = Reader::new(reader.bytes().unwrap());
+        assert_eq!((one.u8().unwrap(), one.u64().unwrap(), one.u16().unwrap()), (7, 9, 1));
+        assert_eq!(one.take(1).unwrap(), "c");
+        assert_eq!(one.take(one.remaining()).unwrap(), "why?");
         reader.end().unwrap();
     }
 

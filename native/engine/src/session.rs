@@ -14,6 +14,10 @@
 //!   LOG        3 := level u8 (1 error … 5 trace) · target (u16 length, UTF-8) · message in UTF-8
 //!   WATCH      4 := watch u64 · event (see kv::op)
 //!   CLOSED     5 := nothing; the last record of the queue
+//!   DATAGRAM   6 := server (u16 length, UTF-8) · datagram: carry it to that server, where it goes into Op::Deliver.
+//!                   Only with a transport of the host's (NodeConfig::transport). May be lost, doubled, late
+//!   ASK        7 := ticket u64 · from (u16 length, UTF-8) · question: the host of the server `from` asks this one;
+//!                   answer with Op::Answered
 //!
 //! Queue::Apply
 //!   ENTRY      1 := index u64 · term u64 · time_ms u64 · seed u64 · local u8 · node u64 · incarnation u64 · sequence u64 · body
@@ -47,6 +51,12 @@ pub enum Kind {
     Membership = 4,
     /// Take a snapshot now: empty body. Completes with the snapshot's index as `u64` when it is durable.
     Snapshot = 5,
+    /// Ask the host of another member, or this one: `server (u32 length, UTF-8) · question`. The question has at most
+    /// [`crate::limits::ASK_QUESTION_BYTES_MAX`] bytes. Completes with what that host answered; fails with
+    /// `Unavailable` (no such member, not reached, its host takes no questions), `Timeout`, `StateMachine` (the host
+    /// refused: its message), `TooLarge` (the answer), and at once with `Overloaded` when
+    /// [`crate::limits::ASKS_MAX`] are open.
+    Ask = 6,
 }
 
 /// How fresh a read must be.
@@ -92,6 +102,13 @@ pub enum Op {
     Metrics = 7,
     /// The identity of this node: `node u64 · incarnation u64 · name in UTF-8`. Empty body.
     Identity = 8,
+    /// The host answers an ASK: `ticket u64 · ok u8 · the answer, or the message of a refusal in UTF-8`. Empty answer.
+    /// `Invalid` for a ticket that is not open (any more): harmless. `TooLarge` beyond
+    /// [`crate::limits::ASK_ANSWER_BYTES_MAX`]; whoever asked then gets that failure too.
+    Answered = 9,
+    /// A datagram arrived that another server's DATAGRAM record carried: its bytes. Empty answer; `Invalid` when it is
+    /// none (it is dropped and counted) or this node's transport is not the host's.
+    Deliver = 10,
 }
 
 /// What a poll brought.
@@ -136,7 +153,20 @@ macro_rules! from_u8 {
     };
 }
 
-from_u8!(Kind, "kind of submission", Command, Read, Barrier, Membership, Snapshot);
+from_u8!(Kind, "kind of submission", Command, Read, Barrier, Membership, Snapshot, Ask);
 from_u8!(Consistency, "consistency", Linearizable, Lease, Local);
 from_u8!(Queue, "queue", Events, Apply);
-from_u8!(Op, "operation", Status, Outcome, SnapshotDone, InstallDone, Watch, Unwatch, Metrics, Identity);
+from_u8!(
+    Op,
+    "operation",
+    Status,
+    Outcome,
+    SnapshotDone,
+    InstallDone,
+    Watch,
+    Unwatch,
+    Metrics,
+    Identity,
+    Answered,
+    Deliver
+);

@@ -169,7 +169,7 @@
 (deftest whoever-the-engine-left-without-an-answer-gets-one-at-close
   (let [node    (start-echo)
         answers (atom [])
-        waiter  (node/->EntryWaiter (rt node) #(swap! answers conj %))]
+        waiter  (node/->EntryWaiter (rt node) #(swap! answers conj %) nil nil)]
     (pending/register! (:pending (rt node)) (constantly 4711) waiter)
     (raft/close node)
     (is (= [[:raft/shutdown "Raft server shut down." "1.1.4711"]]

@@ -17,9 +17,16 @@
 (defn- run-all [m & values]
   (mapv (fn [i v] (machine/step! m (entry (inc i) v))) (range) values))
 
+(defn- snapshot
+  "What `m` reports of a snapshot at `path`."
+  [m path]
+  (let [outcome (promise)]
+    (machine/begin-snapshot! m path #(deliver outcome %))
+    (deref outcome 5000 ::never)))
+
 (deftest a-reducer-steps-its-state-and-sees-what-the-leader-stamped
   (let [seen (atom [])
-        m    (machine/reducer-machine (fn [state n ctx] (swap! seen conj ctx) [(+ state n) (* 2 n)]) 10)]
+        m    (machine/reducer-machine "n" (fn [state n ctx] (swap! seen conj ctx) [(+ state n) (* 2 n)]) 10)]
     (is (= [2 4] (run-all m 1 2)))
     (is (= 13 (machine/current m)))
     (is (= [{:index 1, :term 3, :time-ms 1000, :id "ab.2.1"} {:index 2, :term 3, :time-ms 1000, :id "ab.2.2"}]
@@ -35,7 +42,7 @@
                            ["returns three" (fn [s _ _] [s 1 2]) "a vector of 3"]
                            ["returns a list" (fn [s _ _] (list s 1)) "PersistentList"]]]
     (testing what
-      (let [m (machine/reducer-machine (fn [s e ctx] (if (= :bad e) (bad s e ctx) [(inc s) s])) 0)
+      (let [m (machine/reducer-machine "n" (fn [s e ctx] (if (= :bad e) (bad s e ctx) [(inc s) s])) 0)
             [a failure b] (run-all m :good :bad :good)]
         (is (= [0 1] [a b]))
         (is (= 2 (machine/current m)))
@@ -48,23 +55,26 @@
   (let [m (machine/function-machine (fn [e rs] (if (= e :bad) (throw (Exception. "boom")) [e (:this-server rs)]))
                                     (fn [^Entry e] {:this-server "s", :index (.-index e)}))]
     (is (= [[1 "s"] {:error "State machine error: boom"} [2 "s"]] (run-all m 1 :bad 2)))
-    (is (thrown-with-msg? ExceptionInfo #"no-snapshots|snapshot" (machine/frozen m)))))
+    (is (= :raft/no-snapshots (:error (ex-data (snapshot m "nowhere")))))
+    (is (thrown-with-msg? ExceptionInfo #"no snapshot" (machine/replace! m "nowhere")))))
 
 (deftest an-entry-that-cannot-be-read-is-an-error-and-not-the-end
-  (let [m (machine/reducer-machine (fn [s e _] [(conj s e) :ok]) [])]
+  (let [m (machine/reducer-machine "n" (fn [s e _] [(conj s e) :ok]) [])]
     (is (= :raft/state-machine (:error (ex-data (machine/step! m (entry 1 nil (byte-array [9 9])))))))
     (is (= :ok (machine/step! m (entry 2 :x))))
     (is (= [:x] (machine/current m)))))
 
-(deftest a-snapshot-is-the-state-as-it-was-when-it-was-frozen
+(deftest a-snapshot-is-the-state-as-it-was-when-it-was-begun
   (let [file  (File/createTempFile "quorate" ".snapshot")
-        m     (machine/reducer-machine (fn [s e _] [(conj s e) :ok]) [])
+        m     (machine/reducer-machine "n" (fn [s e _] [(conj s e) :ok]) [])
         _     (run-all m 1 2)
-        write (machine/frozen m)]
+        ended (promise)]
     (try
+      (machine/begin-snapshot! m (.getPath file) #(deliver ended %))
       (machine/step! m (entry 3 3))
-      (write (.getPath file))
-      (let [other (machine/reducer-machine (fn [s e _] [(conj s e) :ok]) nil)]
+      (is (nil? (deref ended 5000 ::never)))
+      (let [other (machine/reducer-machine "n" (fn [s e _] [(conj s e) :ok]) nil)]
         (machine/replace! other (.getPath file))
         (is (= [1 2] (machine/current other))))
+      (is (instance? java.io.IOException (snapshot m (str file "/no/such"))) "and what goes wrong is told")
       (finally (.delete file)))))

@@ -5,14 +5,16 @@
 
       1  EDN text in UTF-8
       2  a byte array, as it is
+      3  an id that the user gave, then the entry: `u32` length (little-endian) · the id as EDN text · a value of format 1 or 2
 
-  Numbers 3 and up are for later versions; reading one is an error that says so."
+  Numbers 4 and up are for later versions; reading one is an error that says so."
   (:require [clojure.java.io :as io]
             [quorate.impl.errors :as errors]
             [quorate.impl.reader :as reader]
             [quorate.impl.writer :as writer])
   (:import (java.io BufferedInputStream BufferedOutputStream File FileInputStream FileOutputStream InputStream
                     InputStreamReader OutputStreamWriter)
+           (java.nio ByteBuffer ByteOrder)
            (java.nio.charset StandardCharsets)))
 
 (set! *warn-on-reflection* true)
@@ -24,6 +26,9 @@
 
 (def ^:const format-edn "EDN text in UTF-8." 1)
 (def ^:const format-bytes "A byte array as it is." 2)
+(def ^:const format-command "An id that the user gave, and the entry." 3)
+
+(def ^:private ^:const command-header "Bytes before the id: the format and the id's length." 5)
 
 (defn- too-large [^long bytes]
   (errors/error :raft/too-large
@@ -55,8 +60,48 @@
     (prefixed format-bytes value)
     (prefixed format-edn (text-bytes value))))
 
+(defn encode-command
+  "`value` with the `id` that the user gave it, any EDN value but nil. Throws what [[encode]] throws."
+  ^bytes [id value]
+  (let [^bytes id-text (text-bytes id)
+        ^bytes payload (encode value)
+        n   (+ (long command-header) (alength id-text) (alength payload))]
+    (when (> n (long entry-bytes-max))
+      (throw (too-large n)))
+    (-> (ByteBuffer/allocate (int n))
+        (.order ByteOrder/LITTLE_ENDIAN)
+        (.put (unchecked-byte format-command))
+        (.putInt (alength id-text))
+        (.put id-text)
+        (.put payload)
+        .array)))
+
+(defn command?
+  "True when `bytes`, an entry, has an id that the user gave."
+  [^bytes bytes]
+  (and (pos? (alength bytes))
+       (= (long (aget bytes 0)) (long format-command))))
+
+(defn- id-end
+  "Where the id of the command between `from` and `to` ends. Throws ex-info `:raft/corrupt` when it does not."
+  ^long [^bytes bytes ^long from ^long to]
+  (let [start (+ from (long command-header))
+        size  (if (<= start to)
+                (long (.getInt (.order (ByteBuffer/wrap bytes) ByteOrder/LITTLE_ENDIAN) (int (inc from))))
+                -1)
+        end   (+ start size)]
+    (when (or (neg? size) (> end to))
+      (throw (errors/error :raft/corrupt "An entry whose id is cut off.")))
+    end))
+
+(defn command-id
+  "The id that the user gave the entry `bytes`, [[command?]]. Throws ex-info `:raft/corrupt`."
+  [^bytes bytes]
+  (let [end (id-end bytes 0 (alength bytes))]
+    (reader/from-text (String. bytes (int command-header) (int (- end (long command-header))) StandardCharsets/UTF_8))))
+
 (defn decode
-  "The value in `bytes` between `from` and `to`. Throws ex-info `:raft/corrupt` when they are not what [[encode]] makes."
+  "The value in `bytes` between `from` and `to`, without its id when it has one. Throws ex-info `:raft/corrupt` when they are not what [[encode]] makes."
   ([^bytes bytes] (decode bytes 0 (alength bytes)))
   ([^bytes bytes ^long from ^long to]
    (when (>= from to)
@@ -66,6 +111,7 @@
      (cond
        (= format (long format-edn))   (reader/from-text (String. bytes (int start) (int (- to start)) StandardCharsets/UTF_8))
        (= format (long format-bytes)) (java.util.Arrays/copyOfRange bytes (int start) (int to))
+       (= format (long format-command)) (decode bytes (id-end bytes from to) to)
        :else (throw (errors/error :raft/corrupt (str "An entry of format " format ", which this version of Quorate does not know.")))))))
 
 (defn read-text

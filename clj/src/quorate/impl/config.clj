@@ -159,6 +159,11 @@
   [{:keys [servers addresses]}]
   (merge (when (map? servers) servers) addresses))
 
+(defn stated-address
+  "The address that `config` states for `server`, as it is there; nil when it states none."
+  [config server]
+  (get (stated-addresses config) server))
+
 (defn- address-of [server stated alone?]
   (let [text (get stated server)]
     (cond
@@ -264,6 +269,11 @@
     (with-addresses config names)
     config))
 
+(defn snapshot-directory
+  "Where a README-style :snapshot-write writes its files: a path."
+  ^String [{:keys [log-directory]}]
+  (.getAbsolutePath (io/file (or log-directory (:log-directory defaults)) "user-snapshots")))
+
 (defn names
   "The names of all configured servers, as the user wrote them, in order."
   [{:keys [servers]}]
@@ -272,7 +282,7 @@
 (def ^:private as-they-are
   "Keys that go to the engine with their value, and the engine's name for them."
   {:listen :listen, :snapshot-threshold :snapshot-commands, :log-keep-entries :log-keep-entries, :retry-ms :retry-ms,
-   :snapshot-timeout-ms :snapshot-timeout-ms, :insecure :insecure, :join? :join-only, :log-level :log-level})
+   :insecure :insecure, :join? :join-only, :log-level :log-level})
 
 (defn- for-node [{:keys [this-server transport] :as config}]
   (into (cond-> {:engine              :node

@@ -6,6 +6,8 @@
 
 (set! *warn-on-reflection* true)
 
+(def ^:const timeout-code "The engine's code of :raft/command-timeout." 5)
+
 (def keywords
   "The engine's codes, as numbers, and the keyword of each."
   {1  :raft/shutdown

@@ -2,6 +2,7 @@
   "The two threads of a node that poll the engine. They parse, look up who waits, and hand on; user code runs on them only
   where it is their very task (the state machine, on the apply thread)."
   (:require [clojure.tools.logging :as log]
+            [quorate.impl.errors :as errors]
             [quorate.impl.machine :as machine]
             [quorate.impl.pending :as pending]
             [quorate.impl.records :as records]
@@ -11,6 +12,7 @@
   (:import (java.nio ByteBuffer)
            (java.util ArrayList)
            (java.util.concurrent.atomic AtomicLong)
+           (quorate.impl.pending Immediate)
            (quorate.impl.records Entry)))
 
 (set! *warn-on-reflection* true)
@@ -72,7 +74,10 @@
 
 (defn- outcome! [{:keys [pending]} ^ArrayList outcomes ticket answer]
   (when-let [waiter (pending/take! pending ticket)]
-    (.add outcomes (fn [] (answer waiter)))))
+    (if (instance? Immediate waiter)
+      (do (answer waiter)
+          (pending/settled! pending 1))
+      (.add outcomes (fn [] (answer waiter))))))
 
 ;; ------------------------------------------------------------------------------------------------------ events
 
@@ -93,18 +98,21 @@
       (log/log logger :trace nil message))))
 
 (defn- event-sink [node outcomes]
-  (let [{:keys [watches on-leader on-watch]} node]
+  (let [{:keys [watches on-leader on-watch on-datagram on-ask]} node]
     (reify records/Events
       (completion! [_ ticket status payload]
         (completed! node outcomes ticket status payload))
       (leader! [_ text]
-        (when-not (runner/offer! watches (fn [] (on-leader text)))
-          (log/warn "The watches of" (:name node) "do not keep up: a change of leader was not reported:" text)))
+        (on-leader text))
       (log! [_ level target message]
         (when (< (runner/backlog watches) log-lines-max)
           (runner/offer! watches (fn [] (engine-log! level target message)))))
       (watch! [_ watch event]
-        (on-watch watch event)))))
+        (on-watch watch event))
+      (datagram! [_ server bytes]
+        (on-datagram server bytes))
+      (asked! [_ ticket from question]
+        (on-ask ticket from question)))))
 
 (defn- poll-events! [{:keys [handle] :as node} outcomes sink]
   (poll-loop handle wire/events-queue (constantly 0)
@@ -114,9 +122,9 @@
 
 (defn start-events!
   "Starts the thread that takes completions, leader events, watch events and log lines of `node`: a map with `:handle :name
-  :closed?` (a function), `:callbacks` and `:watches` (runners), `:pending`, `:on-leader` (called with EDN text, on the
-  watches' thread), `:on-watch` (called with a watch's number and the event, on this thread: must not block). After a
-  failure it goes on with the next poll. Returns the thread."
+  :closed?` (a function), `:callbacks` and `:watches` (runners), `:pending`, and, called on this thread, so that they must not
+  block: `:on-leader` (EDN text), `:on-watch` (a watch's number and the event), `:on-datagram` (a server's name and bytes),
+  `:on-ask` (a ticket, a server's name, bytes). After a failure it goes on with the next poll. Returns the thread."
   ^Thread [{:keys [closed?] :as node}]
   (let [outcomes (ArrayList.)
         sink     (event-sink node outcomes)]
@@ -132,45 +140,36 @@
 
 (defn- answer-snapshot!
   "Tells the engine that the snapshot request `ticket` is done, or why not."
-  [{:keys [handle closed?]} op ticket ^Throwable failure]
+  [{:keys [handle closed?]} op ticket failure]
   (try
-    (session/control handle op (wire/snapshot-answer ticket (some-> failure ex-message)))
+    (session/control handle op (wire/snapshot-answer ticket (some-> failure machine/said)))
     (catch Exception e
       (when-not (closed?)
-        (log/error e "The engine did not take the answer to a snapshot request.")))))
-
-(defn- failure-of
-  "What calling `f` throws; nil when it returns."
-  [f]
-  (try (f) nil
-       (catch Throwable t t)))
+        ;; The engine has given up waiting for it, and asks again.
+        (log/debug e "The engine did not take the answer to a snapshot request.")))))
 
 (defn- log-failure
-  "A warning; with a stack only when the failure is not one of ours, which say all in their sentence."
+  "A warning; with a stack only when the failure is not one of ours, which say all in their sentence. That of a user's function
+  was reported already."
   [what ^Throwable failure]
-  (if (:error (ex-data failure))
-    (log/warn (str what ": " (ex-message failure)))
-    (log/warn failure what)))
+  (case (:error (ex-data failure))
+    :raft/snapshot (log/debug (str what ": " (ex-message failure)))
+    nil            (log/warn failure what)
+    (log/warn (str what ": " (ex-message failure)))))
 
-(defn- write-snapshot!
-  "Freezes the state here and now; writes it on a thread of its own."
-  [{:keys [machine] :as node} ticket path]
-  (let [[write failure] (try [(machine/frozen machine) nil]
-                             (catch Throwable t [nil t]))
-        finish! (fn [failure]
-                  (when failure
-                    (log-failure (str "No snapshot was written by " (:name node)) failure))
-                  (answer-snapshot! node wire/op-snapshot-done ticket failure))]
-    (if failure
-      (finish! failure)
-      (.start (runner/daemon (str "quorate-snapshot-" (:name node))
-                             (fn [] (finish! (failure-of #(write path)))))))))
+(defn- write-snapshot! [{:keys [machine] :as node} ticket path]
+  (machine/begin-snapshot! machine path
+                           (fn [failure]
+                             (when failure
+                               (log-failure (str "No snapshot was written by " (:name node)) failure))
+                             (answer-snapshot! node wire/op-snapshot-done ticket failure))))
 
-(defn- install-snapshot! [{:keys [machine ^AtomicLong applied] :as node} ticket index path]
-  (let [failure (failure-of #(machine/replace! machine path))]
+(defn- install-snapshot! [{:keys [machine on-installed ^AtomicLong applied] :as node} ticket index path]
+  (let [failure (machine/failure-of #(machine/replace! machine path))]
     (if failure
       (log-failure (str "The snapshot " path " could not be installed by " (:name node)) failure)
       (.set applied (long index)))
+    (on-installed index failure)
     (answer-snapshot! node wire/op-install-done ticket failure)))
 
 (defn- gathered!
@@ -183,11 +182,20 @@
               (> (- now (aget since 0)) outcomes-wait-ns))
       (settle! node outcomes))))
 
-(defn- apply-entry! [{:keys [machine ^AtomicLong applied] :as node} ^ArrayList outcomes since ^Entry entry]
+(def ^:private within-a-snapshot
+  "The entry took effect, but its result is not known here: this node caught up by a snapshot.")
+
+(defn- applied! [waiter ticket result]
+  (if (identical? machine/result-unknown result)
+    (pending/failed! waiter ticket errors/timeout-code within-a-snapshot)
+    (pending/done! waiter result)))
+
+(defn- apply-entry! [{:keys [machine ^AtomicLong applied on-applied] :as node} ^ArrayList outcomes since ^Entry entry]
   (let [result (machine/step! machine entry)]
     (.set applied (.-index entry))
+    (on-applied entry result)
     (when (.-local? entry)
-      (outcome! node outcomes (.-sequence entry) (fn [waiter] (pending/done! waiter result)))
+      (outcome! node outcomes (.-sequence entry) (fn [waiter] (applied! waiter (.-sequence entry) result)))
       (when-not (.isEmpty outcomes)
         (gathered! node outcomes since)))))
 
@@ -198,14 +206,17 @@
       (snapshot! [_ ticket _index path] (write-snapshot! node ticket path))
       (install! [_ ticket index path] (install-snapshot! node ticket index path)))))
 
-(defn- poll-applies! [{:keys [handle ^AtomicLong applied] :as node} outcomes sink]
+(defn- poll-applies! [{:keys [handle ^AtomicLong applied on-progress] :as node} outcomes sink]
   (poll-loop handle wire/apply-queue (fn [] (.get applied))
              (fn [buffer n]
                (try (records/dispatch-applies! buffer n sink)
-                    (finally (settle! node outcomes))))))
+                    (finally (settle! node outcomes)
+                             (on-progress))))))
 
 (defn start-applies!
-  "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one. A failure of
+  "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one. It calls, and they
+  must not block: `(:on-applied entry result)` after each entry, `(:on-progress)` after each batch, `(:on-installed index
+  failure)` after each attempt to install a snapshot, `failure` being nil or a Throwable. A failure of
   its own (not of the state machine, which cannot fail it) ends it and is kept in the atom `:problem`: going on would
   leave out an entry. The engine then sees the lag and refuses submissions. Returns the thread."
   ^Thread [{:keys [problem] :as node}]

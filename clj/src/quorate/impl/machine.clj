@@ -3,25 +3,32 @@
 
   A *reducer* `(fn [state entry ctx] [state' result])` is pure: the node keeps the value, so a snapshot is that value
   written out while the next entries are applied. A *state machine* in fluree's way, `(fn [entry raft-state] result)`,
-  keeps its state where it likes.
+  keeps its state where it likes; its snapshots are the user's own functions, see `quorate.impl.user-snapshots`.
 
   Neither can harm the node: what throws, and a reducer that returns something else than a pair, becomes the result of
   its entry, the same on every replica, and a reducer's state stays as it was."
   (:require [quorate.impl.codec :as codec]
             [quorate.impl.errors :as errors]
-            [quorate.impl.records])
+            [quorate.impl.records]
+            [quorate.impl.runner :as runner])
   (:import (quorate.impl.records Entry)))
 
 (set! *warn-on-reflection* true)
 (set! *unchecked-math* :warn-on-boxed)
 
 (defprotocol Machine
-  "Called from the apply thread only, except [[current]]."
-  (step! [_ entry] "Applies `entry`; returns its result. Never throws.")
-  (frozen [_] "A function of a path that writes the state as of now there, and may be called from any thread, later. Throws
-              ex-info when there can be no snapshot.")
-  (replace! [_ path] "Replaces the state by the file at `path`.")
-  (current [_] "The state as of the last entry applied; throws ex-info when the node does not hold it."))
+  "Called from the apply thread only, except [[current]] and [[pending-index]]."
+  (step! [_ entry] "Applies `entry`; returns its result, or [[result-unknown]]. Never throws.")
+  (begin-snapshot! [_ path finish!]
+    "Begins to write the state as of now to `path`, on another thread, and sees to it that `finish!` is called once, with nil
+    or with what went wrong. Never throws.")
+  (replace! [_ path] "Replaces the state by the file at `path`. Throws what goes wrong; it is called again then.")
+  (current [_] "The state as of the last entry applied; throws ex-info when the node does not hold it.")
+  (pending-index [_] "The index of the snapshot that the user's functions are at; nil when they are at none."))
+
+(def result-unknown
+  "The result of an entry that took effect within a snapshot that this node installed."
+  (Object.))
 
 (defn id-text
   "The id of a submission as a string, `node.incarnation.sequence` (the node in hexadecimal), as the engine's log has it."
@@ -43,7 +50,9 @@
    :seed    (own-seed (.-seed e) (.-index e))
    :id      (id-text (.-node e) (.-incarnation e) (.-sequence e))})
 
-(defn- said [^Throwable t]
+(defn said
+  "The message of `t`, or its class when it has none."
+  ^String [^Throwable t]
   (or (ex-message t) (.getName (class t))))
 
 ;; ----------------------------------------------------------------------------------------------------- reducer
@@ -69,29 +78,42 @@
     (catch Throwable t
       [state (machine-failure (.-index e) (said t) t)])))
 
-(deftype ReducerMachine [reducer ^:volatile-mutable state]
+(defn apart!
+  "Runs `f`, which never throws, on a new daemon thread for a snapshot of the node `node-name`."
+  [node-name f]
+  (.start (runner/daemon (str "quorate-snapshot-" node-name) f)))
+
+(defn failure-of
+  "What calling `f` throws; nil when it returns."
+  [f]
+  (try (f) nil
+       (catch Throwable t t)))
+
+(deftype ReducerMachine [node-name reducer ^:volatile-mutable state]
   Machine
   (step! [_ entry]
     (let [pair (reduced-by reducer state entry)]
       (set! state (nth pair 0))
       (nth pair 1)))
-  (frozen [_]
+  (begin-snapshot! [_ path finish!]
     (let [value state]
-      (fn [path] (codec/write-file! value path))))
+      (apart! node-name (fn [] (finish! (failure-of #(codec/write-file! value path)))))))
   (replace! [_ path]
     (set! state (codec/read-file path)))
-  (current [_] state))
+  (current [_] state)
+  (pending-index [_] nil))
 
 (defn reducer-machine
-  "A machine that keeps `initial-state` and steps it by the pure `reducer`, `(fn [state entry ctx] [state' result])`."
-  [reducer initial-state]
-  (ReducerMachine. reducer initial-state))
+  "A machine of the node `node-name` that keeps `initial-state` and steps it by the pure `reducer`, `(fn [state entry ctx]
+  [state' result])`."
+  [node-name reducer initial-state]
+  (ReducerMachine. node-name reducer initial-state))
 
 ;; ------------------------------------------------------------------------------------------ fluree's state machine
 
 (defn- no-snapshots []
   (errors/error :raft/no-snapshots
-                "A :state-machine keeps its state itself, so this node can neither write nor install a snapshot of it; a :reducer has both for free."))
+                "This :state-machine has no snapshot functions, so this node can neither write nor install a snapshot of it; a :reducer has both for free."))
 
 (deftype FunctionMachine [f raft-state-at]
   Machine
@@ -100,10 +122,11 @@
       (f (codec/decode (.-body ^Entry entry)) (raft-state-at entry))
       (catch Throwable t
         {:error (str "State machine error: " (said t))})))
-  (frozen [_] (throw (no-snapshots)))
+  (begin-snapshot! [_ _ finish!] (finish! (no-snapshots)))
   (replace! [_ _] (throw (no-snapshots)))
   (current [_]
-    (throw (errors/error :raft/invalid "A :state-machine keeps its state itself; only a :reducer's can be asked for."))))
+    (throw (errors/error :raft/invalid "A :state-machine keeps its state itself; only a :reducer's can be asked for.")))
+  (pending-index [_] nil))
 
 (defn function-machine
   "A machine in fluree's way: `f` is `(fn [entry raft-state] result)`; `raft-state-at` makes the raft state of an entry."

@@ -1,31 +1,30 @@
 (ns quorate.impl.node
-  "A running node: its engine, its threads, who waits for what, and its end.
+  "A running node: what it knows, and who waits for what. It begins in `quorate.impl.opening` and ends in
+  `quorate.impl.closing`.
 
   Threads, all daemons: `quorate-events-NAME` and `quorate-apply-NAME` poll the engine; `quorate-callbacks-NAME` runs
-  callbacks and completes futures, in order; `quorate-watches-NAME` runs watches and writes log lines;
-  `quorate-snapshot-NAME` lives while a snapshot is written.
+  callbacks and completes futures, in order; `quorate-watches-NAME` hands changes of the leader to the leader watches, runs
+  the watches of keys and writes log lines; `quorate-lane-NAME-n` runs leader watches and `:error-fn`, each in a lane of its
+  own; `quorate-monitor-NAME`, `quorate-timers-NAME` and `quorate-snapshot-NAME` are there while they are needed;
+  `quorate-transfer-NAME` gives users' snapshots to other nodes; `quorate-send-NAME-SERVER` calls a user's `:send-rpc-fn`.
 
   The runtime is a map that never changes; what changes is in atoms and counters inside it."
-  (:require [clojure.tools.logging :as log]
-            [quorate.impl.codec :as codec]
-            [quorate.impl.config :as config]
+  (:require [quorate.impl.codec :as codec]
             [quorate.impl.errors :as errors]
-            [quorate.impl.loops :as loops]
             [quorate.impl.machine :as machine]
+            [quorate.impl.monitor :as monitor]
             [quorate.impl.pending :as pending]
+            [quorate.impl.raft-state :as raft-state]
+            [quorate.impl.report :as report]
             [quorate.impl.runner :as runner]
             [quorate.impl.session :as session]
-            [quorate.impl.watches :as watches]
             [quorate.impl.wire :as wire])
   (:import (java.util.concurrent.atomic AtomicBoolean AtomicLong)
-           (quorate.impl Answer)
-           (quorate.impl.records Entry)))
+           (quorate.impl Answer)))
 
 (set! *warn-on-reflection* true)
 
-(def ^:private ^:const watch-tasks-max "Tasks that wait for the watches' thread: one a watch (WATCHES_MAX in limits.rs is 4,096), log lines up to a lower mark, and
-  leader events." 16384)
-(def ^:private ^:const join-ms "How long a close waits for each thread." 5000)
+(def ^:private ^:const asides-max "Values that wait for the callbacks thread beside the answers to submissions." 65536)
 
 ;; -------------------------------------------------------------------------------------------------- what it is
 
@@ -35,9 +34,13 @@
   (.get ^AtomicBoolean (:closing rt)))
 
 (defn server
-  "The server's name as the user wrote it, for one as the engine has it; nil for nil."
-  [rt text]
-  (get (:servers rt) text text))
+  "The server's name as the user wrote it, for one as the engine has it; nil for nil. One that joined later is a keyword when
+  all configured ones are."
+  [{:keys [servers] :as rt} text]
+  (or (get servers text)
+      (if (and text (every? keyword? (vals servers)))
+        (keyword text)
+        text)))
 
 (defn- identity-of
   "The id of this node and of its present life; nil while it has none, since it has not found its cluster."
@@ -49,7 +52,7 @@
     (catch clojure.lang.ExceptionInfo _
       nil)))
 
-(defn- ask-identity!
+(defn ask-identity!
   "The present identity; the last one known when the engine gives none."
   [rt]
   (swap! (:identity rt) #(or (identity-of (:handle rt)) %)))
@@ -61,7 +64,9 @@
   (when-let [{:keys [node incarnation]} (if (closed? rt) @(:identity rt) (ask-identity! rt))]
     (machine/id-text node incarnation ticket)))
 
-(defn- live-status [rt]
+(defn live-status
+  "The engine's status as it is. Throws ex-info `:raft/shutdown`."
+  [rt]
   (codec/read-text (session/control (:handle rt) wire/op-status (byte-array 0))))
 
 (defn- applied-index
@@ -87,33 +92,21 @@
                    :leader  (server rt (:leader raw))
                    :members (mapv #(update % :name (partial server rt)) (:members raw))
                    :callbacks-waiting (pending/waiting (:pending rt)))
+      (monitor/on? (:monitor rt)) (assoc :monitor-dropped (monitor/dropped (:monitor rt)))
       @(:last-error rt) (assoc :last-error @(:last-error rt))
       @(:problem rt) (assoc :problem @(:problem rt))
       (closed? rt)   (assoc :role :closed, :leader nil))))
 
-(defn- member-entry [{:keys [name] :as member}]
-  [name (merge {:vote nil, :next-index nil, :match-index (:matched-log-index member), :snapshot-index nil, :stats {}}
-               (dissoc member :name))])
-
 (defn raft-state
-  "fluree's raft state out of a status: `:index`, `:commit` and `:latest-index` are the index that users see."
-  [rt {:keys [role term leader index members snapshot-index voted-for] :as full}]
-  {:id               (:id full)
-   :config           (:config rt)
-   :this-server      (:this-server rt)
-   :other-servers    (:other-servers rt)
-   :status           role
-   :leader           leader
-   :term             term
-   :index            index
-   :commit           index
-   :latest-index     index
-   :snapshot-index   snapshot-index
-   :snapshot-term    nil
-   :snapshot-pending nil
-   :voted-for        voted-for
-   :timeout-ms       (:timeout-ms (:config rt))
-   :servers          (into {} (map member-entry) members)})
+  "The raft state as of now."
+  [rt]
+  (raft-state/raft-state rt (status rt)))
+
+(defn monitored!
+  "Tells the monitor, if there is one, of the event `[op data]`, which began at `started-ns`."
+  [rt op data started-ns]
+  (when (monitor/on? (:monitor rt))
+    (monitor/event! (:monitor rt) rt (:state-now rt) op data started-ns)))
 
 ;; ------------------------------------------------------------------------------------------------- submissions
 
@@ -133,19 +126,56 @@
                      (fn [] (session/submit! (:handle rt) kind body timeout-ms))
                      waiter))
 
-(deftype EntryWaiter [rt callback]
+(defn call!
+  "Calls the user's `callback`, unless it is nil, with `x`. What it throws is reported."
+  [rt callback x]
+  (when callback
+    (report/reported [rt :callback] (callback x))))
+
+(defn pass!
+  "Has `callback`, which may be nil, called with `x` on the callbacks thread; here when that has ended. Throws ex-info
+  `:raft/overloaded` when too many such calls wait."
+  [{:keys [callbacks ^AtomicLong asides] :as rt} callback x]
+  (when callback
+    (when (> (.incrementAndGet asides) asides-max)
+      (.decrementAndGet asides)
+      (throw (errors/error :raft/overloaded (str asides-max " calls wait for the callbacks thread.") {:limit asides-max})))
+    (let [run! (fn []
+                 (.decrementAndGet asides)
+                 (call! rt callback x))]
+      (when-not (runner/offer! callbacks run!)
+        (run!))))
+  true)
+
+(defn strict?
+  "True when the configuration asks for fluree/raft's own behaviour."
+  [rt]
+  (= :strict (:compat (:config rt))))
+
+(defn- entry-failure [rt ticket code message id]
+  (let [entry-id (entry-id rt ticket)]
+    (errors/from-code code message (cond-> {:operation :new-command, :id (if (nil? id) entry-id id)}
+                                     (some? id) (assoc :entry-id entry-id)))))
+
+(deftype EntryWaiter [rt callback persist id]
   pending/Waiter
   (done! [_ result]
-    (when callback (callback result)))
+    (call! rt persist true)
+    (call! rt callback result))
   (failed! [_ ticket code message]
-    (when callback
-      (callback (errors/from-code code message {:operation :new-command, :id (entry-id rt ticket)})))))
+    (when (or callback persist)
+      (let [failure (entry-failure rt ticket code message id)]
+        (call! rt persist failure)
+        (when-not (and (strict? rt) (= :raft/not-leader (:error (ex-data failure))))
+          (call! rt callback failure))))))
 
 (defn submit-entry!
-  "Submits `body` as a command; `callback`, which may be nil, gets the result or an ex-info, once. Returns the ticket. Throws
-  what [[session/submit!]] throws, and then nothing was registered."
-  [rt ^bytes body callback timeout-ms]
-  (register! rt wire/command body timeout-ms (EntryWaiter. rt callback)))
+  "Submits `body` as a command. `callback` gets the result or an ex-info, once; before it `persist` gets true, or the same
+  ex-info, in which `id` names the entry unless it is nil. Both may be nil. Returns the ticket. Throws what
+  [[session/submit!]] throws, and then nothing was registered."
+  ([rt body callback timeout-ms] (submit-entry! rt body callback nil nil timeout-ms))
+  ([rt ^bytes body callback persist id timeout-ms]
+   (register! rt wire/command body timeout-ms (EntryWaiter. rt callback persist id))))
 
 (deftype RequestWaiter [operation ^Answer answer decode]
   pending/Waiter
@@ -195,165 +225,3 @@
   "The engine's answer to `op`, at once."
   ^bytes [rt op body]
   (session/control (:handle rt) op body))
-
-;; ------------------------------------------------------------------------------------------------------ events
-
-(defn- changed-by
-  "The leadership after `change`, for the raft state that a state machine gets."
-  [leadership {:keys [role term new-leader]}]
-  (assoc leadership :status role, :term term, :leader new-leader))
-
-(defn- leader-changed! [{:keys [leadership leader-watches last-raft-state] :as rt} text]
-  (let [change (-> (codec/read-text (wire/utf-8 text))
-                   (update :old-leader #(server rt %))
-                   (update :new-leader #(server rt %))
-                   (update :server #(server rt %)))
-        old    @last-raft-state
-        new    (merge (raft-state rt (status rt))
-                      {:status (:role change), :term (:term change), :leader (:new-leader change)})]
-    (swap! leadership changed-by change)
-    (reset! last-raft-state new)
-    (watches/notify! @leader-watches (watches/leader-event change old new))))
-
-(defn- watch-event!
-  "Hands the event to the watch's own function, registered by `quorate.impl.kv-watches`; one that is not there any more is
-  not told. May be ahead of the registration, so it waits for those that are under way."
-  [{:keys [kv-watches pending]} watch event]
-  (let [deliver! (or (get @kv-watches watch)
-                     (do (pending/quiesce! pending)
-                         (get @kv-watches watch)))]
-    (when deliver!
-      (deliver! event))))
-
-;; ------------------------------------------------------------------------------------------------------- start
-
-(defn- state-for-entry
-  "What makes the raft state that a state machine in fluree's way gets with an entry."
-  [base leadership]
-  (fn [^Entry entry]
-    (let [index (.-index entry)]
-      (-> (merge base @leadership)
-          (assoc :term (.-term entry), :index index, :commit index, :latest-index index)))))
-
-(defn- machine-for [{:keys [reducer state-machine initial-state]} base leadership]
-  (cond
-    reducer       (machine/reducer-machine reducer initial-state)
-    state-machine (machine/function-machine state-machine (state-for-entry base leadership))
-    :else         nil))
-
-(defn- assembled
-  "The runtime of the open engine `handle`, with no thread of its own polling yet."
-  [config handle]
-  (let [this       (:this-server config)
-        text       (config/server-text this)
-        others     (vec (remove #{this} (config/names config)))
-        leadership (atom {:status :follower, :leader nil, :term 0})
-        base       {:config config, :this-server this, :other-servers others}
-        callbacks  (runner/runner (str "quorate-callbacks-" text) Integer/MAX_VALUE)]
-    (merge base
-           {:handle          handle
-            :name            text
-            :servers         (into {} (map (juxt config/server-text identity)) (config/names config))
-            :identity        (atom nil)
-            :machine         (machine-for config base leadership)
-            :pending         (pending/pending)
-            :applied         (AtomicLong.)
-            :problem         (atom nil)
-            :last-error      (atom nil)
-            :closing         (AtomicBoolean.)
-            :ended           (promise)
-            :last-status     (atom {})
-            :leadership      leadership
-            :leader-watches  (atom {})
-            :last-raft-state (atom nil)
-            :kv-watches      (atom {})
-            :callbacks       callbacks
-            :watches         (runner/runner (str "quorate-watches-" text) watch-tasks-max)
-            :threads         (atom [])})))
-
-(defn- with-hooks [{:keys [callbacks] :as rt}]
-  (let [bringers (into-array Thread [(runner/thread callbacks)])
-        rt       (assoc rt :bringers bringers, :closed? (fn [] (closed? rt)))]
-    (assoc rt
-           :on-leader (fn [text] (leader-changed! rt text))
-           :on-watch  (fn [watch event] (watch-event! rt watch event)))))
-
-(defn- start-threads! [rt]
-  (swap! (:threads rt) conj (loops/start-events! rt))
-  (when (:machine rt)
-    (swap! (:threads rt) conj (loops/start-applies! rt))))
-
-(defn start
-  "Opens the engine for `config`, [[config/checked]], and starts the node's threads. Returns the runtime. Throws ex-info."
-  [config]
-  (let [handle (session/open (config/for-engine config))]
-    (try
-      (let [rt (with-hooks (assembled config handle))]
-        (when-let [f (:leader-change-fn config)]
-          (swap! (:leader-watches rt) assoc watches/default-key {:f f}))
-        (reset! (:last-raft-state rt) (raft-state rt (status rt)))
-        (start-threads! rt)
-        rt)
-      (catch Throwable t
-        (session/close! handle)
-        (throw t)))))
-
-;; --------------------------------------------------------------------------------------------------------- end
-
-(defn- join-threads! [rt]
-  (doseq [^Thread thread @(:threads rt)
-          :when (not (identical? thread (Thread/currentThread)))]
-    (.join thread join-ms)
-    (when (.isAlive thread)
-      (log/warn "The thread" (.getName thread) "is still busy; the node is closed without it."))))
-
-(defn- answer-the-rest!
-  "Whoever still waits is told that the node is shut down."
-  [{:keys [pending callbacks]}]
-  (let [rest   (pending/take-all! pending)
-        tell!  (fn []
-                 (doseq [[ticket waiter] rest]
-                   (runner/guarded "A callback threw." (pending/failed! waiter ticket 1 "The node was closed."))
-                   (pending/settled! pending 1)))]
-    (when-not (runner/offer! callbacks tell!)
-      (tell!))))
-
-(defn- close-engine! [rt]
-  (try
-    (session/close! (:handle rt))
-    (catch Throwable t
-      (log/error t "The engine of" (:name rt) "did not close in order."))))
-
-(defn- closed-by-user [config]
-  (if-let [f (:close-fn config)]
-    (runner/guarded ":close-fn threw." (f))
-    :closed))
-
-(defn- remember-last!
-  "Keeps what can be asked of a closed node: its last status and its identity. That there is none is no reason not to
-  close."
-  [rt]
-  (ask-identity! rt)
-  (try
-    (reset! (:last-status rt) (live-status rt))
-    (catch clojure.lang.ExceptionInfo e
-      (log/debug e "The last status of" (:name rt) "is not known."))))
-
-(defn close!
-  "Closes the engine, answers whoever waits, ends the threads, calls `:close-fn`. Returns what that returns, or `:closed`;
-  the same again when it is called again. Takes seconds at most."
-  [{:keys [callbacks watches ended] :as rt}]
-  (if (.compareAndSet ^AtomicBoolean (:closing rt) false true)
-    (do
-      (remember-last! rt)
-      (close-engine! rt)
-      (join-threads! rt)
-      (answer-the-rest! rt)
-      (let [result (closed-by-user (:config rt))]
-        (runner/stop! callbacks join-ms)
-        (runner/stop! watches join-ms)
-        (deliver ended result)
-        result))
-    (if (or (runner/mine? callbacks) (runner/mine? watches))
-      (if (realized? ended) @ended :closed)
-      (deref ended (* 5 join-ms) :closed))))

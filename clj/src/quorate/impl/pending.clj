@@ -23,6 +23,9 @@
   (done! [_ result] "The result.")
   (failed! [_ ticket code message] "An engine code and its message."))
 
+;; A waiter that is answered on the thread that brings the answer: it must neither wait nor call the user's functions.
+(definterface Immediate)
+
 (deftype Pending [^ConcurrentHashMap waiters ^ReentrantReadWriteLock lock ^AtomicLong waiting])
 
 (defn pending

@@ -11,7 +11,9 @@
   (completion! [_ ticket status payload] "`ticket` is answered: `status` 0 and the result, or a code and its message, as bytes.")
   (leader! [_ text] "Leadership changed; an EDN map as text.")
   (log! [_ level target message] "A log line of the engine; level 1 (error) to 5 (trace).")
-  (watch! [_ watch event] "An event of a key-value watch, as bytes."))
+  (watch! [_ watch event] "An event of a key-value watch, as bytes.")
+  (datagram! [_ server bytes] "Carry `bytes` to the node named `server`; losing them is allowed.")
+  (asked! [_ ticket from question] "The node named `from` asks this host `question`, bytes."))
 
 (defprotocol Applies
   "Who takes the records of the apply queue."
@@ -24,6 +26,11 @@
 (defn- rest-of ^long [^ByteBuffer in ^long end]
   (- end (.position in)))
 
+(defn- short-text
+  "The next text of `in`, with its `u16` length before it."
+  ^String [^ByteBuffer in]
+  (wire/take-text in (bit-and (.getShort in) 0xffff)))
+
 (defn- completion [^ByteBuffer in end to]
   (let [ticket (.getLong in)
         status (long (.get in))]
@@ -31,7 +38,7 @@
 
 (defn- log-line [^ByteBuffer in end to]
   (let [level  (long (.get in))
-        target (wire/take-text in (bit-and (.getShort in) 0xffff))]
+        target (short-text in)]
     (log! to level target (wire/take-text in (rest-of in end)))))
 
 (defn- event
@@ -45,6 +52,12 @@
         (watch! to watch (wire/take-bytes in (rest-of in end)))
         false)
     5 true
+    6 (let [server (short-text in)]
+        (datagram! to server (wire/take-bytes in (rest-of in end)))
+        false)
+    7 (let [ticket (.getLong in), from (short-text in)]
+        (asked! to ticket from (wire/take-bytes in (rest-of in end)))
+        false)
     false))
 
 (defn- entry [^ByteBuffer in ^long end]

@@ -1,7 +1,7 @@
 (ns quorate.impl.report
   "Errors of users' functions: to the log, to the user's `:error-fn`, and into the status."
   (:require [clojure.tools.logging :as log]
-            [quorate.impl.runner :as runner])
+            [quorate.impl.lanes :as lanes])
   (:import (java.time Instant)))
 
 (set! *warn-on-reflection* true)
@@ -18,17 +18,16 @@
       (log/error t ":error-fn threw."))))
 
 (defn- pass-on!
-  "Calls `error-fn` on the watches' thread of `rt`; here when there is none yet, or it has ended."
-  [{:keys [watches]} error-fn report]
-  (cond
-    (nil? watches)                                             (tell! error-fn report)
-    (runner/offer! watches (fn [] (tell! error-fn report)))    nil
-    (runner/stopping? watches)                                 (tell! error-fn report)
-    :else (log/warn "The watches' thread does not keep up: :error-fn was not told of:" (:message report))))
+  "Calls `error-fn` on a lane of its own; here when there is no node yet, or no more."
+  [{:keys [error-lane]} error-fn report]
+  (case (if error-lane (lanes/offer! error-lane (fn [] (tell! error-fn report))) :ended)
+    :taken nil
+    :full  (log/warn ":error-fn does not keep up; it was not told of:" (:message report))
+    :ended (tell! error-fn report)))
 
 (defn report!
   "Reports that a user's function failed. Logs it; keeps it for `:last-error` of the status; calls the configuration's
-  `:error-fn`, on the watches' thread, with a map
+  `:error-fn`, on a thread beside the others, with a map
 
       :where    the configuration's key of the function, such as :snapshot-write, or :callback, :watch, :monitor
       :error    `error`

@@ -14,6 +14,7 @@
 (def ^:const barrier 3)
 (def ^:const membership 4)
 (def ^:const snapshot 5)
+(def ^:const ask 6)
 
 ;; synchronous operations
 (def ^:const op-status 1)
@@ -24,10 +25,16 @@
 (def ^:const op-unwatch 6)
 (def ^:const op-metrics 7)
 (def ^:const op-identity 8)
+(def ^:const op-answered 9)
+(def ^:const op-deliver 10)
 
 ;; the two queues
 (def ^:const events-queue 1)
 (def ^:const apply-queue 2)
+
+(def ^:const answer-bytes-max
+  "Largest answer to a question, in bytes (ASK_ANSWER_BYTES_MAX in limits.rs)."
+  (- (* 64 1024 1024) 1024))
 
 (def consistencies
   "How fresh a read is, and its number."
@@ -96,6 +103,16 @@
   "The body of op-snapshot-done and op-install-done: the `ticket`, and the reason of a failure, nil when all went well."
   ^bytes [^long ticket reason]
   (-> (sink) (u64! ticket) (u8! (if reason 0 1)) (raw! (utf-8 (str reason))) built))
+
+(defn ask-body
+  "The body of a question, bytes, to the node named `server`."
+  ^bytes [^String server ^bytes question]
+  (-> (sink) (blob! (utf-8 server)) (raw! question) built))
+
+(defn answered-body
+  "The body of op-answered for the question `ticket`: the answer when `ok?`, else the sentence that says why not, as bytes."
+  ^bytes [^long ticket ok? ^bytes payload]
+  (-> (sink) (u64! ticket) (u8! (if ok? 1 0)) (raw! payload) built))
 
 (defn membership-body
   "The body of a membership change: `operation` :add, :remove, :transfer or :add-learner."

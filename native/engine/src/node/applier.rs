@@ -45,6 +45,8 @@ pub struct Progress {
     pub own_low: u64,
     /// User-visible index of the newest snapshot.
     pub snapshot_index: u64,
+    /// Raft term of the last entry in it; none before there is one.
+    pub snapshot_term: Option<u64>,
 }
 
 /// What the applying thread shares with the node.
@@ -63,6 +65,18 @@ pub struct Shared {
     pub log: Mutex<Option<LogStore>>,
     /// The last entry and the membership that openraft handed over; it lies ahead of `progress`.
     pub handed: Mutex<(Option<LogId>, StoredMembership)>,
+}
+
+impl Shared {
+    /// Notes that `snapshot` is on disk, unless a newer one is.
+    pub fn has_snapshot(&self, snapshot: &OpenSnapshot) {
+        self.progress.send_modify(|progress| {
+            if snapshot.index >= progress.snapshot_index {
+                progress.snapshot_index = snapshot.index;
+                progress.snapshot_term = snapshot.meta.last_log_id.map(|log_id| log_id.leader_id.term);
+            }
+        });
+    }
 }
 
 /// The thread's own state.
@@ -85,7 +99,7 @@ impl Applier {
         // Before the snapshot counts: nobody may read what is not installed yet.
         applier.publish();
         if let Some(snapshot) = snapshot {
-            applier.shared.progress.send_modify(|progress| progress.snapshot_index = snapshot.index);
+            applier.shared.has_snapshot(&snapshot);
             if snapshot.meta.last_log_id > applier.books.applied.log_id {
                 applier.books = Books::from_notes(&snapshot.notes)?;
                 applier.shared.queue.push(Work::Install(snapshot));
@@ -260,7 +274,7 @@ impl Applier {
         });
         let Some(books) = books else { return };
         self.books = books;
-        self.shared.progress.send_modify(|progress| progress.snapshot_index = snapshot.index);
+        self.shared.has_snapshot(snapshot);
         let due = self.skip();
         self.publish();
         deliver(due, self.shared.observer.as_ref());

@@ -16,6 +16,7 @@ use crate::kv::KvReader;
 use crate::machine::Outcome;
 use crate::node::adapter::RaftNode;
 use crate::node::applier::{self, Shared};
+use crate::node::asks::Asks;
 use crate::node::leadership::View;
 use crate::node::messages::ClusterId;
 use crate::node::observer::Observer;
@@ -73,6 +74,10 @@ pub struct Core {
     pub snapshots: Snapshots,
     /// Connections to other nodes.
     pub peers: Peers,
+    /// Connections for questions between hosts: a large answer holds up no vote.
+    pub askers: Peers,
+    /// Questions between hosts.
+    pub asks: Asks,
     /// The consensus core, once it runs.
     pub running: RwLock<Option<Running>>,
     /// One membership change at a time.

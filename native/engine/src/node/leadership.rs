@@ -98,8 +98,22 @@ fn leader(metrics: &RaftServerMetrics<TypeConfig>, id: u64, role: Role) -> Optio
     Some(Leader::Other { id, name: member.name.clone(), address: member.address.clone() })
 }
 
-/// Publishes `view`, and tells the observer when the leader or the role changed.
+/// Publishes `view`, and tells the observer when the leader or the role changed. Metrics show the newest state only, so
+/// of an election that was won at once the beginning is supplied: whoever wins stood before.
 pub fn publish(core: &Core, view: View) {
+    let known = core.leadership.borrow().clone();
+    if let Some(standing) = standing_before(&known, &view) {
+        publish_one(core, standing);
+    }
+    publish_one(core, view);
+}
+
+fn standing_before(known: &View, won: &View) -> Option<View> {
+    let skipped = won.role == Role::Leader && known.role != Role::Leader && known.leader.is_some();
+    skipped.then(|| View { role: Role::Candidate, leader: None, ..won.clone() })
+}
+
+fn publish_one(core: &Core, view: View) {
     let mut event = None;
     core.leadership.send_if_modified(|known| {
         if *known == view {
@@ -124,13 +138,56 @@ pub fn publish(core: &Core, view: View) {
     }
 }
 
+/// The nearest of fluree/raft's causes, see [`LeaderEvent::cause`].
 fn cause(old: &View, new: &View) -> &'static str {
     match (old.role, new.role) {
         (_, Role::Closed) => "closed",
-        (_, Role::Leader) => "request-vote-response",
-        (_, Role::Candidate) => "election-timeout",
-        (Role::Learner | Role::Waiting, Role::Follower) => "config-change",
-        _ if new.leader.is_none() => "request-votes",
-        _ => "append-entries",
+        (_, Role::Leader) => "become-leader",
+        (_, Role::Candidate) => "request-votes",
+        (Role::Leader | Role::Follower | Role::Candidate, Role::Learner | Role::Waiting) => "config-change-response",
+        _ if new.leader.is_some() => "append-entries",
+        (Role::Leader, _) => "append-entries-response",
+        (Role::Candidate, _) => "request-vote-response",
+        _ => "request-votes",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(role: Role, leader: Option<u64>) -> View {
+        let leader = leader.map(|id| match (id, role) {
+            (1, _) => Leader::Me,
+            _ => Leader::Other { id, name: format!("server{id}"), address: String::new() },
+        });
+        View { term: 2, role, leader, me: 1, my_name: "server1".into() }
+    }
+
+    #[test]
+    fn every_change_has_the_cause_that_fluree_users_know() {
+        let led = view(Role::Follower, Some(2));
+        let alone = view(Role::Follower, None);
+        let standing = view(Role::Candidate, None);
+        let leading = view(Role::Leader, Some(1));
+        assert_eq!(cause(&led, &standing), "request-votes");
+        assert_eq!(cause(&led, &alone), "request-votes");
+        assert_eq!(cause(&standing, &leading), "become-leader");
+        assert_eq!(cause(&alone, &view(Role::Follower, Some(3))), "append-entries");
+        assert_eq!(cause(&leading, &led), "append-entries");
+        assert_eq!(cause(&leading, &alone), "append-entries-response");
+        assert_eq!(cause(&standing, &alone), "request-vote-response");
+        assert_eq!(cause(&leading, &view(Role::Learner, None)), "config-change-response");
+        assert_eq!(cause(&led, &view(Role::Closed, None)), "closed");
+    }
+
+    #[test]
+    fn a_victory_seen_late_has_its_beginning_supplied() {
+        let leading = view(Role::Leader, Some(1));
+        let standing = standing_before(&view(Role::Follower, Some(2)), &leading);
+        assert_eq!(standing, Some(view(Role::Candidate, None)));
+        assert_eq!(standing_before(&view(Role::Candidate, None), &leading), None);
+        assert_eq!(standing_before(&leading, &leading), None);
+        assert_eq!(standing_before(&leading, &view(Role::Follower, Some(2))), None);
     }
 }

@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod applier;
 pub mod apply_queue;
+pub mod asks;
 pub mod books;
 mod bootstrap;
 pub mod core;

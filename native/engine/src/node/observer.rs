@@ -1,5 +1,8 @@
 //! Who is told what happens on a node.
 
+use bytes::Bytes;
+
+use crate::error::{Code, Failure};
 use crate::machine::Outcome;
 
 /// A change of leadership or of this node's role.
@@ -15,7 +18,9 @@ pub struct LeaderEvent {
     pub new_role: Role,
     /// The present term.
     pub term: u64,
-    /// Why, in a few words: `election`, `heartbeat`, `vote-request`, `leader-lost`, `membership`.
+    /// Why, in fluree/raft's words: `become-leader`, this node won; `request-votes`, an election began, so there is no
+    /// leader; `append-entries`, a leader made itself known; `append-entries-response`, this leader met a higher term;
+    /// `request-vote-response`, this candidate did; `config-change-response`, this node is no voter any more; or `closed`.
     pub cause: &'static str,
 }
 
@@ -58,4 +63,16 @@ pub trait Observer: Send + Sync {
 
     /// The leader or this node's role changed.
     fn leader(&self, event: &LeaderEvent);
+
+    /// The host of `from` asks this one; the answer goes to [`crate::node::Node::answer`] under `ticket`. Fails, and then
+    /// waits for no answer, with why the question was not taken; by default no questions are.
+    fn asked(&self, _ticket: u64, _from: &str, _question: Bytes) -> Result<(), Failure> {
+        Err(Failure::new(Code::Unavailable, "This server's host takes no questions."))
+    }
+
+    /// Carry `datagram` to the server `to`, where it goes into [`crate::node::Node::deliver`]. False when it was dropped,
+    /// as it is by default. Asked only of nodes whose transport is the host's.
+    fn datagram(&self, _to: &str, _datagram: &[u8]) -> bool {
+        false
+    }
 }

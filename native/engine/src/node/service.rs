@@ -14,6 +14,7 @@ use crate::command::Batch;
 use crate::consensus::network::is_consensus_call;
 use crate::error::{Code, Failure};
 use crate::limits::BATCH_COMMANDS_MAX;
+use crate::node::asks;
 use crate::node::bootstrap;
 use crate::node::core::{Core, Running};
 use crate::node::forming;
@@ -30,6 +31,8 @@ pub const FORWARD: u8 = 32;
 pub const READ_INDEX: u8 = 33;
 /// A membership change for the leader → empty.
 pub const CHANGE: u8 = 34;
+/// A question for this node's host: `within u64 (ms) · question` → its answer.
+pub const ASK: u8 = 35;
 
 /// An append stream to a node whose consensus core does not run ends after this long and not at once: the leader opens the
 /// next as soon as one ends.
@@ -69,7 +72,7 @@ impl Service for NodeService {
             if is_consensus_call(kind) {
                 return running?.inbound.call(from, kind, body).await;
             }
-            answer(core?, kind, body).await
+            answer(core?, &from, kind, body).await
         })
     }
 
@@ -108,7 +111,7 @@ pub fn nobody() -> Identity {
     Identity { cluster: None, group: 0, node: 0, name: String::new(), address: String::new() }
 }
 
-async fn answer(core: Arc<Core>, kind: u8, body: Bytes) -> Result<Bytes, Failure> {
+async fn answer(core: Arc<Core>, from: &Peer, kind: u8, body: Bytes) -> Result<Bytes, Failure> {
     match kind {
         ABOUT => encode(&about(&core)),
         PREPARE => {
@@ -141,6 +144,7 @@ async fn answer(core: Arc<Core>, kind: u8, body: Bytes) -> Result<Bytes, Failure
             Ok(Bytes::copy_from_slice(&index.to_le_bytes()))
         }
         READ_INDEX => Err(not_leader()),
+        ASK => asks::receive(&core, &from.name, body).await,
         _ => Err(Failure::invalid(format!("There is no call of kind {kind}."))),
     }
 }

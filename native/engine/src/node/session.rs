@@ -1,6 +1,6 @@
 //! A node as a [`Session`]: its events and committed commands as records for a host to poll.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::config::NodeConfig;
 use crate::error::{Code, Failure};
 use crate::hosted::host_failure;
 use crate::kv::WatchSink;
-use crate::limits::{EVENTS_BYTES_MAX, EVENTS_MAX};
+use crate::limits::{EVENTS_BYTES_MAX, EVENTS_MAX, LEADER_EVENTS_MAX};
 use crate::machine::Outcome;
 use crate::node::messages::Change;
 use crate::node::metrics;
@@ -35,14 +35,14 @@ struct Events {
     queue: RecordQueue,
     /// A watch event found no room since the last poll.
     refused: AtomicBool,
-    /// The newest leader event that found no room; it stands for those before it.
-    late_leader: Mutex<Option<Vec<u8>>>,
+    /// Leader events that found no room yet, in order.
+    late: Mutex<VecDeque<Vec<u8>>>,
 }
 
 impl Events {
     fn new(server: String) -> Events {
         let queue = RecordQueue::new(EVENTS_MAX);
-        Events { server, queue, refused: AtomicBool::new(false), late_leader: Mutex::default() }
+        Events { server, queue, refused: AtomicBool::new(false), late: Mutex::default() }
     }
 
     /// Answers are always taken, so a host that does not poll them must not cause any more of them.
@@ -55,16 +55,27 @@ impl Events {
         Err(Failure::new(Code::Overloaded, message))
     }
 
+    /// Leader events stay in order, and none is lost unless a host that does not poll leaves too many behind.
     fn offer_leader(&self, encoded: Vec<u8>) {
-        let mut late = self.late_leader.lock();
-        *late = if self.queue.offer(&encoded) { None } else { Some(encoded) };
+        let mut late = self.late.lock();
+        if late.is_empty() && self.queue.offer(&encoded) {
+            return;
+        }
+        if late.len() >= LEADER_EVENTS_MAX {
+            tracing::warn!("{LEADER_EVENTS_MAX} leader events wait to be polled; the oldest is dropped.");
+            late.pop_front();
+        }
+        late.push_back(encoded);
     }
 
     fn poll(&self, out: &mut [u8], wait: Duration) -> Polled {
-        let late = self.late_leader.lock().take();
-        if let Some(late) = late {
-            self.offer_leader(late);
+        let mut late = self.late.lock();
+        while let Some(first) = late.front()
+            && self.queue.offer(first)
+        {
+            late.pop_front();
         }
+        drop(late);
         self.queue.poll(out, wait)
     }
 }
@@ -82,6 +93,16 @@ impl Observer for Events {
         let mut encoded = Vec::new();
         records::leader(&mut encoded, &status::leader_event(&self.server, event));
         self.offer_leader(encoded);
+    }
+
+    fn asked(&self, ticket: u64, from: &str, question: Bytes) -> Result<(), Failure> {
+        self.check_room()?;
+        let mut encoded = Vec::with_capacity(question.len() + from.len() + 32);
+        records::ask(&mut encoded, ticket, from, &question);
+        if self.queue.offer(encoded) {
+            return Ok(());
+        }
+        Err(Failure::new(Code::Unavailable, "Too many events wait for this server's host."))
     }
 }
 
@@ -131,6 +152,7 @@ impl Session for NodeSession {
             Kind::Read => self.read(body, timeout),
             Kind::Barrier => self.barrier(body, timeout),
             Kind::Membership => self.membership(body, timeout),
+            Kind::Ask => self.ask(body, timeout),
             Kind::Snapshot => {
                 let ticket = self.node.open_request(timeout, Reply::Observer, Effect::Possible)?;
                 self.node.begin_snapshot(self.node.core(), ticket);
@@ -159,6 +181,8 @@ impl Session for NodeSession {
             Op::Watch => self.watch(body),
             Op::Unwatch => self.unwatch(body),
             Op::Identity => self.identity(),
+            Op::Answered => self.answered(body),
+            Op::Deliver => Err(Failure::invalid("The transport of this node is not the host's.")),
         }
     }
 
@@ -213,6 +237,22 @@ impl NodeSession {
         let ticket = self.node.open_request(timeout, Reply::Observer, Effect::Possible)?;
         self.node.begin_change(self.node.core(), ticket, change);
         Ok(ticket)
+    }
+
+    fn ask(&self, body: Bytes, timeout: Duration) -> Result<u64, Failure> {
+        let mut reader = Reader::new(body);
+        let server = reader.text()?;
+        let question = reader.take(reader.remaining())?;
+        self.node.begin_ask(server, question, timeout, Reply::Observer)
+    }
+
+    fn answered(&self, body: Bytes) -> Result<Vec<u8>, Failure> {
+        let mut reader = Reader::new(body);
+        let (ticket, ok) = (reader.u64()?, reader.u8()? == 1);
+        let payload = reader.take(reader.remaining())?;
+        let outcome = if ok { Ok(payload) } else { Err(host_failure(&String::from_utf8_lossy(&payload))) };
+        self.node.answer(ticket, outcome)?;
+        Ok(Vec::new())
     }
 
     fn acknowledge(&self, index: u64) {
@@ -299,6 +339,7 @@ impl NodeSession {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::node::observer::Role;
@@ -328,15 +369,16 @@ mod tests {
     }
 
     #[test]
-    fn of_leader_events_without_room_the_newest_comes_later() {
+    fn leader_events_without_room_come_later_in_order_and_of_too_many_the_newest() {
         let events = Events::new("a".into());
         events.completed((0..EVENTS_MAX as u64).map(|ticket| (ticket, Ok(Bytes::new()))).collect());
-        (1..100).for_each(|term| events.leader(&leader_event(term)));
+        (1..=LEADER_EVENTS_MAX as u64 + 3).for_each(|term| events.leader(&leader_event(term)));
         assert_eq!(events.queue.len(), EVENTS_MAX);
         let mut out = vec![0; 64 << 20];
         assert!(matches!(events.poll(&mut out, Duration::ZERO), Polled::Bytes(1..)));
         let Polled::Bytes(bytes) = events.poll(&mut out, Duration::ZERO) else { panic!("nothing came") };
         let text = String::from_utf8_lossy(&out[..bytes]).into_owned();
-        assert_eq!((text.matches(":event").count(), text.contains(":term 99")), (1, true), "{text}");
+        let terms = text.split(":term ").skip(1).map(|rest| rest.split(' ').next().unwrap().parse().unwrap());
+        assert_eq!(terms.collect::<Vec<u64>>(), (4..=LEADER_EVENTS_MAX as u64 + 3).collect::<Vec<_>>());
     }
 }

@@ -59,7 +59,7 @@ impl Snapshots {
     async fn write(&self) -> Result<OpenSnapshot, Failure> {
         let _one_at_a_time = self.busy.lock().await;
         let open = finish(&mut begin(&self.shared), self.directory.clone()).await?;
-        self.shared.progress.send_modify(|progress| progress.snapshot_index = progress.snapshot_index.max(open.index));
+        self.shared.has_snapshot(&open);
         Ok(open)
     }
 

@@ -19,6 +19,7 @@ use crate::kv::{KvMachine, KvReader};
 use crate::machine::{Outcome, StateMachine};
 use crate::node::applier::{self, Applier, Progress, Shared};
 use crate::node::apply_queue::ApplyQueue;
+use crate::node::asks::{self, Asks};
 use crate::node::bootstrap;
 use crate::node::core::{Core, Identity as Known};
 use crate::node::forming;
@@ -208,6 +209,45 @@ impl Node {
         });
     }
 
+    /// Asks the host of the member `server` and gives its answer. Fails with `Unavailable`, `Timeout`, `StateMachine` (that
+    /// host refused), `TooLarge`, `Overloaded`.
+    pub fn ask(&self, server: &str, question: Bytes, timeout: Duration) -> BoxFuture<'static, Outcome> {
+        let (reply, answer) = oneshot::channel();
+        let reply = Reply::Call(Box::new(move |outcome| drop(reply.send(outcome))));
+        let opened = self.begin_ask(server.to_string(), question, timeout, reply);
+        Box::pin(async move {
+            opened?;
+            answer.await.map_err(|_| Failure::closed())?
+        })
+    }
+
+    /// Asks the host of `server`; `reply` gets the answer. Returns the ticket. Fails with `TooLarge`, `Overloaded`, `Closed`.
+    pub(crate) fn begin_ask(
+        &self,
+        server: String,
+        question: Bytes,
+        timeout: Duration,
+        reply: Reply,
+    ) -> Result<u64, Failure> {
+        asks::check(&question)?;
+        let place = self.core.asks.begin()?;
+        let ticket = self.open_request(timeout, reply, Effect::Possible)?;
+        let core = self.core.clone();
+        self.handle.spawn(async move {
+            let Some(deadline) = core.requests.deadline(ticket) else { return };
+            let outcome = asks::ask(&core, &server, question, deadline).await;
+            drop(place);
+            core.answer(ticket, outcome);
+        });
+        Ok(ticket)
+    }
+
+    /// Answers the question `ticket` of [`Observer::asked`]; an error is a refusal. Fails with `Invalid` when nobody waits
+    /// (any more), with `TooLarge` beyond [`crate::limits::ASK_ANSWER_BYTES_MAX`].
+    pub fn answer(&self, ticket: u64, outcome: Outcome) -> Result<(), Failure> {
+        self.core.asks.answered(ticket, outcome)
+    }
+
     /// What became of the command with this sequence number of `incarnation`.
     pub fn outcome(&self, incarnation: u64, sequence: u64) -> Fate {
         match self.core.pending.identity() {
@@ -249,6 +289,7 @@ impl Node {
         applier::deliver(due, self.core.observer.as_ref());
         self.core.applier.queue.close();
         self.core.reads.close();
+        self.core.asks.close();
         if let Some(host) = &self.core.host {
             host.close();
         }
@@ -362,6 +403,8 @@ fn assemble(
         forwarded: ForwardQueue::default(),
         reads: ReadQueue::default(),
         peers: Peers::new(introduction(weak.clone())),
+        askers: Peers::new(introduction(weak.clone())),
+        asks: Asks::default(),
         running: RwLock::new(None),
         changing: Arc::new(tokio::sync::Mutex::new(())),
         waiting_for: Mutex::new(None),

@@ -97,7 +97,9 @@ pub fn status(core: &Core) -> String {
         .text_or_nil("leader", view.leader_name())
         .text_or_nil("leader-address", leader_address)
         .raw("index", visible_index(core))
+        .text_or_nil("voted-for", voted_for(core).as_deref())
         .raw("snapshot-index", progress.snapshot_index)
+        .number_or_nil("snapshot-term", progress.snapshot_term)
         .raw("in-flight", in_flight)
         .raw("in-flight-bytes", in_flight_bytes)
         .raw("requests", core.requests.len());
@@ -128,11 +130,29 @@ fn consensus(core: &Core, edn: Edn) -> Edn {
         .number_or_nil("committed-index", committed)
         .raw("applied-log-index", progress.next_log_index.saturating_sub(1))
         .number_or_nil("purged-log-index", data.purged.map(|log_id| log_id.index))
+        .number_or_nil("log-first-index", data.last_log.map(|_| data.purged.map_or(0, |log_id| log_id.index + 1)))
         .raw("apply-lag", behind + handed_lag)
         .number_or_nil("quorum-ack-ms", data.last_quorum_acked.as_deref().map(|at| at.elapsed().as_millis() as u64))
         .raw("members", members(&running.raft, &data))
 }
 
+/// Name of the server that has this node's vote in the present term: the leader it follows, or who it stands for.
+fn voted_for(core: &Core) -> Option<String> {
+    let running = core.running.read().clone()?;
+    let metrics = running.raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    let vote = &metrics.vote.leader_id;
+    if vote.term == 0 {
+        return None;
+    }
+    if vote.node_id == metrics.id {
+        return Some(core.config.name.clone());
+    }
+    metrics.membership_config.get_node(&vote.node_id).map(|member| member.name.clone())
+}
+
+/// Only a leader has `:matched-log-index` and `:next-index`; openraft shows no more than how far a member matches, so the
+/// next index is the one after that.
 fn members(
     raft: &crate::node::adapter::RaftNode,
     data: &openraft::metrics::RaftDataMetrics<crate::consensus::types::TypeConfig>,
@@ -148,7 +168,11 @@ fn members(
             .text("id", &format!("{id:x}"))
             .text("address", &member.address)
             .raw("voter", voters.contains(id))
-            .number_or_nil("matched-log-index", matched.map(|log_id| log_id.index));
+            .number_or_nil("matched-log-index", matched.map(|log_id| log_id.index))
+            .number_or_nil(
+                "next-index",
+                data.replication.as_ref().map(|_| matched.map_or(0, |log_id| log_id.index + 1)),
+            );
         all.push(edn.end());
     }
     format!("[{}]", all.join(" "))
@@ -158,7 +182,14 @@ fn problems(core: &Core, edn: Edn) -> Edn {
     let sentences = core.problems.sentences();
     let problem = (!sentences.is_empty()).then(|| sentences.join(" "));
     let waiting = core.waiting_for.lock().clone();
-    edn.text_or_nil("problem", problem.as_deref()).text_or_nil("waiting-for", waiting.as_deref())
+    let past = core
+        .problems
+        .past()
+        .into_iter()
+        .map(|(message, age)| Edn::map().text("problem", &message).raw("ms-ago", age.as_millis()).end());
+    edn.text_or_nil("problem", problem.as_deref())
+        .raw("last-problems", format_args!("[{}]", past.collect::<Vec<_>>().join(" ")))
+        .text_or_nil("waiting-for", waiting.as_deref())
 }
 
 fn election(core: &Core) -> String {

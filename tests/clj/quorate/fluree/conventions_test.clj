@@ -5,8 +5,8 @@
             [clojure.tools.logging :as log]
             [quorate.impl.config :as config]
             [quorate.impl.conventions :as conventions]
-            [quorate.impl.report :as report]
-            [quorate.impl.runner :as runner])
+            [quorate.impl.lanes :as lanes]
+            [quorate.impl.report :as report])
   (:import (clojure.lang ExceptionInfo)))
 
 (set! *warn-on-reflection* true)
@@ -111,14 +111,15 @@
 (deftest errors-are-logged-kept-and-passed-to-error-fn
   (let [lines    (atom [])
         told     (atom [])
-        watches  (runner/runner "test-watches" 4)
-        rt       {:config {:error-fn #(do (swap! told conj %) (throw (Exception. "worse")))}, :watches watches, :last-error (atom nil)}
+        pool     (lanes/pool "test-lanes")
+        rt       {:config {:error-fn #(do (swap! told conj %) (throw (Exception. "worse")))}
+                  :error-lane (lanes/lane pool), :last-error (atom nil)}
         failure  (Exception. "broken")]
     (with-redefs [log/log* (fn [_ level _ message] (swap! lines conj [level message]))]
       (is (nil? (report/report! rt :snapshot-write failure {:index 7})))
       (is (nil? (report/reported [rt :watch {:key :mine}] (throw failure))))
       (is (= 5 (report/reported [rt :watch {:key :mine}] 5)))
-      (runner/stop! watches 5000)
+      (is (true? (lanes/stop! pool 5000)))
       (is (nil? (report/report! rt :callback (StackOverflowError.))) "also after the end")
       (is (nil? (report/report! {:this-server "a"} :snapshot-reify failure)) "and before there is a node"))
     (is (= [[:snapshot-write 7 nil] [:watch nil :mine] [:callback nil nil]] (map (juxt :where :index :key) @told)))
