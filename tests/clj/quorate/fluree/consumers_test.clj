@@ -70,7 +70,9 @@
             (is (re-find #"\"leader\":\"(ABC|DEF|GHI)\"" text) text)
             (is (re-find #"\"servers\":\{\"ABC\":\{" text) text)
             (is (= #{"ABC" "DEF" "GHI"} (set (keys (:servers state)))))
-            (is (every? (comp vector? :vote) (vals (:servers state))))))))))
+            (let [[term mine?] (get-in state [:servers (:this-server g) :vote])]
+              (is (pos-int? term))
+              (is (= mine? (= (:this-server g) (:voted-for state)))))))))))
 
 (deftest the-monitor-s-log-goes-to-a-websocket
   (with-groups {}
