@@ -78,7 +78,8 @@
 (defn start
   "Starts this server's node and returns it: a map-like value with fluree's keys, `:id :config :this-server :other-servers
   :watch-fns :msg-queue :log-file` and what the disk held at start: `:status :leader :term :index :commit :latest-index
-  :snapshot-index :snapshot-term :snapshot-pending :voted-for :servers`. The node then finds the others by itself.
+  :snapshot-index :snapshot-term :snapshot-pending :voted-for :servers`; `:index` is how far the log has been replayed. The
+  node then finds the others by itself.
 
   `config`, a map (see also `docs/from-fluree-raft.md`; a key that is nil counts as absent):
 
@@ -131,10 +132,9 @@
   [config]
   (let [checked (config/checked config)
         config  (if (= :kv (:machine checked)) checked (channels/with-channels checked))
-        rt      (opening/start config)
-        state   @(:last-raft-state rt)]
+        rt      (opening/start config)]
     (channels/start! (:name rt) config (fn [event] (rpc/event! rt event)))
-    (into (assoc (map->Node {}) ::runtime rt) state)))
+    (into (assoc (map->Node {}) ::runtime rt) (node/raft-state rt))))
 
 (defn close
   "Closes `node`: whoever waits gets `:raft/shutdown`, the threads end, the directory is unlocked, the channels are closed,

@@ -186,6 +186,29 @@
   (when (:machine rt)
     (swap! (:threads rt) conj (loops/start-applies! rt))))
 
+(def ^:private ^:const disk-wait-ms "How long start waits for a log that is there to be open." 10000)
+(def ^:private ^:const disk-look-ms "How often it looks." 2)
+
+(defn- read-from-disk?
+  "True when `status` has what the disk held. A node that belongs to no cluster yet has nothing there."
+  [{:keys [cluster-id problem term last-log-index] :as status}]
+  (or (nil? cluster-id)
+      (some? problem)
+      (and (contains? status :last-log-index)
+           (or (nil? last-log-index) (pos? (long term))))))
+
+(defn- await-disk!
+  "Waits until the status has what the disk held, for [[disk-wait-ms]] at most."
+  [rt]
+  (let [end (+ (System/nanoTime) (* 1000000 (long disk-wait-ms)))]
+    (loop []
+      (when-not (or (read-from-disk? (node/status rt)) (> (System/nanoTime) end))
+        (Thread/sleep (long disk-look-ms))
+        (recur)))))
+
+(defn- snapshot? [rt]
+  (pos? (long (:snapshot-index (node/status rt) 0))))
+
 (defn start
   "Opens the engine for `config`, [[config/checked]], and starts the node's threads. Returns the runtime. Throws ex-info."
   [config]
@@ -195,13 +218,12 @@
       (let [rt (with-hooks (assembled config handle))]
         (when-let [f (:leader-change-fn config)]
           (watches/add! rt watches/default-key f nil))
-        (let [at-open (node/status rt)]
-          (reset! (:last-raft-state rt) (raft-state/raft-state rt at-open))
-          (when (zero? (long (:snapshot-index at-open 0)))
-            (user-snapshots/tried! (:machine rt)))
-          (start-threads! rt)
-          (when (user-snapshots/await-restored! (:machine rt))
-            (reset! (:last-raft-state rt) (node/raft-state rt))))
+        (reset! (:last-raft-state rt) (node/raft-state rt))
+        (when-not (snapshot? rt)
+          (user-snapshots/tried! (:machine rt)))
+        (start-threads! rt)
+        (await-disk! rt)
+        (user-snapshots/await-restored! (:machine rt))
         rt)
       (catch Throwable t
         (session/close! handle)

@@ -78,5 +78,6 @@
         (.start (daemon (str (.getName (thread r)) "-end") (fn [] (.put tasks ::end)))))))
   (if (mine? r)
     false
-    (do (.join (thread r) wait-ms)
+    (do (when (pos? wait-ms)            ; joining for 0 ms would be for ever
+          (.join (thread r) wait-ms))
         (not (.isAlive (thread r))))))

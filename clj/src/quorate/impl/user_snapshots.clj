@@ -148,13 +148,11 @@
     (deliver restored true)))
 
 (defn await-restored!
-  "Waits until the machine `m`, when it is one of users' snapshots, [[tried!]], for [[restore-wait-ms]] at most. Returns true
-  when there was something to wait for."
+  "Waits until the machine `m`, when it is one of users' snapshots, was [[tried!]], for [[restore-wait-ms]] at most."
   [m]
   (when-let [{:keys [restored]} (context-of m)]
     (when (= ::not-yet (deref restored restore-wait-ms ::not-yet))
-      (log/warn "The newest snapshot is still being read; the node is started meanwhile."))
-    true))
+      (log/warn "The newest snapshot is still being read; the node is started meanwhile."))))
 
 (defn answer-to
   "The function `(fn [from question] bytes)` that answers questions about the snapshots of `m`; nil when it has none. It calls
