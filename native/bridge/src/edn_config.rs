@@ -9,6 +9,8 @@
 //!  :machine :kv                ; or :hosted
 //!  :heartbeat-ms 100  :election-timeout-ms 500  :snapshot-commands 100000  :log-keep-entries 20000  :retry-ms 250
 //!  :join-only false  :insecure false  :forward true
+//!  :transport :tcp              ; or :host, then the addresses in :servers are the names, or nil
+//!  :snapshots true  :snapshot-timeout-ms 60000
 //!
 //!  ; :echo
 //!  :name "a"  :mirror false  :in-flight 65536}
@@ -20,7 +22,7 @@ use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 
 use edn_rs::Edn;
-use quorate_engine::config::{MachineKind, NodeConfig};
+use quorate_engine::config::{MachineKind, NodeConfig, TransportKind};
 use quorate_engine::{Failure, limits};
 use tracing::level_filters::LevelFilter;
 
@@ -42,6 +44,9 @@ const NODE_KEYS: &[&str] = &[
     "insecure",
     "forward",
     "retry-ms",
+    "transport",
+    "snapshots",
+    "snapshot-timeout-ms",
 ];
 
 /// What is to be started.
@@ -114,6 +119,10 @@ fn read_node(fields: &mut Fields) -> Result<NodeConfig, Failure> {
     set(&mut config.snapshot_commands, fields.number("snapshot-commands")?);
     set(&mut config.log_keep_entries, fields.number("log-keep-entries")?);
     set(&mut config.retry_ms, fields.number("retry-ms")?);
+    let transports = [("tcp", TransportKind::Tcp), ("host", TransportKind::Host)];
+    set(&mut config.transport, fields.choice("transport", &transports)?);
+    set(&mut config.snapshots, fields.flag("snapshots")?);
+    set(&mut config.snapshot_timeout_ms, fields.number("snapshot-timeout-ms")?);
     set(&mut config.join_only, fields.flag("join-only")?);
     set(&mut config.insecure, fields.flag("insecure")?);
     set(&mut config.forward, fields.flag("forward")?);
@@ -322,7 +331,8 @@ mod tests {
             "{:engine :node, :name \"a\", :servers {\"a\" \"127.0.0.1:7001\", \"b\" \"127.0.0.1:7002\"}, \
               :listen \"0.0.0.0:7001\", :data-dir \"/tmp/x y\", :machine :hosted, :heartbeat-ms 10, \
               :election-timeout-ms 50, :snapshot-commands 7, :log-keep-entries 8, :join-only true, :insecure true, \
-              :forward false, :retry-ms 9, :log-level :warn}",
+              :forward false, :retry-ms 9, :transport :host, :snapshots false, :snapshot-timeout-ms 11, \
+              :log-level :warn}",
         );
         assert_eq!(config.name, "a");
         assert_eq!(config.servers["b"], "127.0.0.1:7002");
@@ -333,6 +343,8 @@ mod tests {
         assert_eq!(numbers, (10, 50, 7));
         assert_eq!((config.log_keep_entries, config.retry_ms), (8, 9));
         assert_eq!((config.join_only, config.insecure, config.forward), (true, true, false));
+        assert_eq!(config.transport, TransportKind::Host);
+        assert_eq!((config.snapshots, config.snapshot_timeout_ms), (false, 11));
     }
 
     #[test]

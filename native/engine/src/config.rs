@@ -16,13 +16,25 @@ pub enum MachineKind {
     Hosted,
 }
 
+/// Who carries what nodes say to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportKind {
+    /// The engine itself, over TCP.
+    Tcp,
+    /// The host, as datagrams (see [`crate::transport::carried`]): nothing listens on a port, and a server's address is its
+    /// name. While the host stands still, so do heartbeats.
+    Host,
+}
+
 /// Everything a node needs to start. All times in milliseconds.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// This node's name; must be one of `servers`.
     pub name: String,
+    /// Who carries what nodes say to each other.
+    pub transport: TransportKind,
     /// Names of the configured servers, each with the address of its transport, `host:port`. The address may be empty
-    /// only for a single node.
+    /// only for a single node. With a transport of the host's it is the name, or empty.
     pub servers: BTreeMap<String, String>,
     /// Where this node listens, `host:port`, when it differs from its address in `servers`.
     pub listen: Option<String>,
@@ -36,8 +48,13 @@ pub struct NodeConfig {
     pub election_timeout_ms: u64,
     /// Take a snapshot after so many commands since the last one.
     pub snapshot_commands: u64,
-    /// Keep so many Raft entries before a snapshot, for followers that lag a little.
+    /// Keep so many Raft entries before a snapshot, for followers that lag a little. Small numbers are raised to
+    /// [`LOG_KEEP_ENTRIES_MIN`].
     pub log_keep_entries: u64,
+    /// Whether the machine can write snapshots at all. Without, none is taken and the log is kept for ever.
+    pub snapshots: bool,
+    /// A hosted machine that has not written a snapshot after this long has failed to; it is asked again later.
+    pub snapshot_timeout_ms: u64,
     /// Only join a cluster that exists; never found one.
     pub join_only: bool,
     /// Accept peers off loopback without encryption.
@@ -56,6 +73,11 @@ pub const ELECTION_TIMEOUT_MS: u64 = 500;
 pub const SNAPSHOT_COMMANDS: u64 = 100_000;
 /// Default of [`NodeConfig::log_keep_entries`]; far above any apply backlog (openraft#2116).
 pub const LOG_KEEP_ENTRIES: u64 = 20_000;
+/// Entries that are kept in any case. openraft's core gives up when it reads what was purged under it (openraft#2116), so
+/// the purge stays far behind what it may still read: the entries of a few append requests to followers that keep up.
+pub const LOG_KEEP_ENTRIES_MIN: u64 = 1_000;
+/// Default of [`NodeConfig::snapshot_timeout_ms`].
+pub const SNAPSHOT_TIMEOUT_MS: u64 = 60_000;
 /// Default of [`NodeConfig::retry_ms`].
 pub const RETRY_MS: u64 = 250;
 /// Shortest heartbeat that is accepted.
@@ -68,6 +90,7 @@ impl NodeConfig {
     pub fn new(name: impl Into<String>, servers: BTreeMap<String, String>, data_dir: impl Into<PathBuf>) -> NodeConfig {
         NodeConfig {
             name: name.into(),
+            transport: TransportKind::Tcp,
             servers,
             listen: None,
             data_dir: data_dir.into(),
@@ -76,6 +99,8 @@ impl NodeConfig {
             election_timeout_ms: ELECTION_TIMEOUT_MS,
             snapshot_commands: SNAPSHOT_COMMANDS,
             log_keep_entries: LOG_KEEP_ENTRIES,
+            snapshots: true,
+            snapshot_timeout_ms: SNAPSHOT_TIMEOUT_MS,
             join_only: false,
             insecure: false,
             forward: true,
@@ -83,9 +108,23 @@ impl NodeConfig {
         }
     }
 
+    /// The configuration with every address a name, when the host carries everything; else as it is.
+    pub fn normalized(mut self) -> NodeConfig {
+        if self.transport == TransportKind::Host {
+            self.servers = self.servers.into_keys().map(|name| (name.clone(), name)).collect();
+            self.listen = None;
+        }
+        self
+    }
+
     /// This node's own address in `servers`; empty when it has none.
     pub fn address(&self) -> &str {
         self.servers.get(&self.name).map_or("", String::as_str)
+    }
+
+    /// How to reach the member of that name, which the log knows under `address`: a host's transport knows names only.
+    pub fn reach<'a>(&self, name: &'a str, address: &'a str) -> &'a str {
+        if self.transport == TransportKind::Host { name } else { address }
     }
 
     /// Where to listen: `listen`, else the own address; `None` for a single node without one.
@@ -102,10 +141,16 @@ impl NodeConfig {
     /// Checks everything that can be known before anything is touched. Fails with `Invalid` and one sentence.
     pub fn validate(&self) -> Result<(), Failure> {
         self.validate_names()?;
-        self.validate_addresses()?;
+        match self.transport {
+            TransportKind::Tcp => self.validate_addresses()?,
+            TransportKind::Host => self.validate_no_addresses()?,
+        }
         self.validate_times()?;
         if self.snapshot_commands == 0 {
             return Err(Failure::invalid("The snapshot threshold must be at least 1 command."));
+        }
+        if self.snapshot_timeout_ms == 0 {
+            return Err(Failure::invalid("The snapshot timeout must be at least 1 ms."));
         }
         Ok(())
     }
@@ -155,6 +200,18 @@ impl NodeConfig {
             )));
         }
         Ok(())
+    }
+
+    fn validate_no_addresses(&self) -> Result<(), Failure> {
+        match self.servers.iter().find(|(name, address)| !address.is_empty() && address != name) {
+            Some((name, address)) => Err(Failure::invalid(format!(
+                "The server {name:?} has the address {address:?}; with a transport of the host's it has none but its name."
+            ))),
+            None if self.listen.is_some() => {
+                Err(Failure::invalid("With a transport of the host's there is no address to listen on."))
+            }
+            None => Ok(()),
+        }
     }
 
     fn validate_times(&self) -> Result<(), Failure> {
@@ -230,5 +287,26 @@ mod tests {
         assert!(refusal(|c| c.heartbeat_ms = 0).contains("too short"));
         assert!(refusal(|c| c.snapshot_commands = 0).contains("at least 1"));
         assert!(refusal(|c| c.listen = Some("0.0.0.0:7001".into())).contains(":insecure true"));
+    }
+
+    #[test]
+    fn with_a_transport_of_the_hosts_names_are_the_addresses() {
+        let host = |change: fn(&mut NodeConfig)| {
+            let mut config = three();
+            config.transport = TransportKind::Host;
+            config.servers.iter_mut().for_each(|(name, address)| *address = name.clone());
+            change(&mut config);
+            config
+        };
+        let config = host(|c| c.servers.values_mut().for_each(String::clear));
+        assert_eq!(config.validate(), Ok(()));
+        let config = config.normalized();
+        assert_eq!((config.address(), config.listen_address()), ("a", Some("a")));
+        assert_eq!(config.reach("b", "127.0.0.1:1"), "b");
+        assert_eq!(host(|_| ()).validate(), Ok(()));
+        let wrong = host(|c| c.servers.insert("b".into(), "127.0.0.1:7002".into()).map_or((), drop));
+        assert!(wrong.validate().unwrap_err().message.contains("none but its name"));
+        assert!(host(|c| c.listen = Some("127.0.0.1:1".into())).validate().is_err());
+        assert_eq!(three().reach("b", "127.0.0.1:1"), "127.0.0.1:1");
     }
 }

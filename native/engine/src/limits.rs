@@ -96,3 +96,17 @@ pub const ASK_ANSWER_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
 pub const LEADER_EVENTS_MAX: usize = 1_024;
 /// Past problems that a node's status shows.
 pub const PROBLEMS_KEPT_MAX: usize = 16;
+/// Largest datagram that a host's transport is given to carry, in bytes.
+pub const CARRIED_DATAGRAM_BYTES_MAX: usize = 64 << 10;
+/// Bytes that one connection over a host's transport holds each way: sent and not acknowledged, received and not read.
+pub const CARRIED_WINDOW_BYTES: usize = 1 << 20;
+/// Datagrams of one such connection on their way, or come too early, however small.
+pub const CARRIED_SEGMENTS_MAX: usize = 1_024;
+/// Connections over a host's transport, of both directions.
+pub const CARRIED_CONNECTIONS_MAX: usize = 1_024;
+/// Of these, opened by others and not yet served.
+pub const CARRIED_BACKLOG: usize = 64;
+/// Datagrams that wait for a host that polls events, in number; further ones are lost, which is healed.
+pub const DATAGRAMS_MAX: usize = 4_096;
+/// Datagrams that wait for a host that polls events, in bytes.
+pub const DATAGRAMS_BYTES_MAX: usize = 16 << 20;

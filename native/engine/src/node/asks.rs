@@ -125,7 +125,7 @@ fn member(core: &Core, server: &str) -> Result<(u64, String), Failure> {
     let metrics = metrics.borrow_watched();
     let found = metrics.membership_config.nodes().find(|(_, member)| member.name == server);
     found
-        .map(|(id, member)| (*id, member.address.clone()))
+        .map(|(id, member)| (*id, core.config.reach(&member.name, &member.address).to_string()))
         .ok_or_else(|| Failure::new(Code::Unavailable, format!("There is no member {server:?} to ask.")))
 }
 

@@ -27,6 +27,7 @@ use crate::node::reads::ReadQueue;
 use crate::node::requests::Requests;
 use crate::node::snapshots::Snapshots;
 use crate::transport::Peers;
+use crate::transport::carried::Carried;
 
 /// Who this node is, as far as it knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,6 +79,8 @@ pub struct Core {
     pub askers: Peers,
     /// Questions between hosts.
     pub asks: Asks,
+    /// The host's transport, when it carries what nodes say to each other.
+    pub carried: Option<Carried>,
     /// The consensus core, once it runs.
     pub running: RwLock<Option<Running>>,
     /// One membership change at a time.

@@ -85,17 +85,18 @@ fn view(core: &Core, metrics: &RaftServerMetrics<TypeConfig>) -> View {
         ServerState::Learner => Role::Learner,
         ServerState::Shutdown => Role::Closed,
     };
-    let leader = metrics.current_leader.and_then(|id| leader(metrics, id, role));
+    let leader = metrics.current_leader.and_then(|id| leader(core, metrics, id, role));
     View { term: metrics.vote.leader_id.term, role, leader, me: metrics.id, my_name: core.config.name.clone() }
 }
 
-fn leader(metrics: &RaftServerMetrics<TypeConfig>, id: u64, role: Role) -> Option<Leader> {
+fn leader(core: &Core, metrics: &RaftServerMetrics<TypeConfig>, id: u64, role: Role) -> Option<Leader> {
     if id == metrics.id {
         return (role == Role::Leader).then_some(Leader::Me);
     }
     let membership: &StoredMembership = &metrics.membership_config;
     let member = membership.get_node(&id)?;
-    Some(Leader::Other { id, name: member.name.clone(), address: member.address.clone() })
+    let address = core.config.reach(&member.name, &member.address).to_string();
+    Some(Leader::Other { id, name: member.name.clone(), address })
 }
 
 /// Publishes `view`, and tells the observer when the leader or the role changed. Metrics show the newest state only, so

@@ -81,7 +81,10 @@ pub async fn change_here(core: &Arc<Core>, change: Change, deadline: Instant) ->
 
 async fn carry_out(core: &Arc<Core>, raft: &RaftNode, change: Change) -> Result<(), Failure> {
     match change {
-        Change::Add { name, address, voter } => add(core, raft, Member { name, address }, voter).await,
+        Change::Add { name, address, voter } => {
+            let address = core.config.reach(&name, &address).to_string();
+            add(core, raft, Member { name, address }, voter).await
+        }
         Change::Join { id, member } => join(core, raft, id, member, true).await,
         Change::Readdress { id, member } => readdress(raft, id, member).await,
         Change::Remove { name } => remove(raft, &name).await,
@@ -163,7 +166,7 @@ async fn join(core: &Arc<Core>, raft: &RaftNode, id: u64, member: Member, voter:
     let present = membership(raft);
     let former = by_name(&present, &member.name).filter(|(former, _)| *former != id);
     if let Some((former, known)) = &former
-        && let Ok(alive) = about(core, &known.address).await
+        && let Ok(alive) = about(core, core.config.reach(&known.name, &known.address)).await
         && alive.node == *former
     {
         let message = format!(

@@ -28,9 +28,20 @@ pub fn text(core: &Core) -> String {
     if let Some(host) = &core.host {
         gauge(&mut out, "quorate_host_lag", "Commands that the host has and has not applied.", host.lag().1 as f64);
     }
+    carried(core, &mut out);
     consensus(core, &mut out);
     log(core, &mut out);
     out
+}
+
+fn carried(core: &Core, out: &mut String) {
+    let Some(stats) = core.carried.as_ref().map(|carried| carried.stats()) else { return };
+    let datagrams = "quorate_datagrams";
+    counter(out, &format!("{datagrams}_sent_total"), "Datagrams given to the host to carry.", stats.sent as f64);
+    counter(out, &format!("{datagrams}_dropped_total"), "Datagrams that found no room.", stats.dropped as f64);
+    counter(out, &format!("{datagrams}_received_total"), "Datagrams that arrived.", stats.received as f64);
+    counter(out, &format!("{datagrams}_rubbish_total"), "What arrived and was no datagram.", stats.rubbish as f64);
+    gauge(out, "quorate_carried_connections", "Connections over the host's transport.", stats.connections as f64);
 }
 
 fn consensus(core: &Core, out: &mut String) {

@@ -11,6 +11,7 @@ pub mod books;
 mod bootstrap;
 pub mod core;
 mod forming;
+mod launch;
 pub mod leadership;
 mod membership;
 mod messages;

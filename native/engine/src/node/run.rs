@@ -10,7 +10,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, TransportKind};
 use crate::consensus::log::{LogOptions, LogStore};
 use crate::consensus::network::{Network, RaftInbound};
 use crate::consensus::types::{LogId, Member};
@@ -71,11 +71,23 @@ pub async fn run(core: Arc<Core>, parts: Parts) {
             () = life => {}
             () = deadlines => {}
             () = reads => {}
+            () = carry(&core) => {}
         }
     }
     stop(&core).await;
     if let Some(transport) = &parts.transport {
         transport.close().await;
+    }
+    if let Some(carried) = &core.carried {
+        carried.close();
+    }
+}
+
+/// Keeps the connections over the host's transport alive, if there are any.
+async fn carry(core: &Core) {
+    match &core.carried {
+        Some(carried) => carried.run().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -118,7 +130,11 @@ async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<(), Failure> {
 async fn start_raft(core: &Arc<Core>, parts: &Parts) -> Result<RaftNode, Failure> {
     let log = open_log(core).await?;
     let adapter = MachineAdapter::new(core.applier.clone(), parts.snapshots.clone());
-    let network = Network::new(core.peers.clone(), core.identity.read().node);
+    let (peers, me) = (core.peers.clone(), core.identity.read().node);
+    let network = match core.config.transport {
+        TransportKind::Tcp => Network::new(peers, me),
+        TransportKind::Host => Network::by_name(peers, me),
+    };
     let config = Arc::new(raft_config(&core.config)?);
     let node = core.identity.read().node;
     let raft = RaftNode::new(node, config, network, log, adapter).await;

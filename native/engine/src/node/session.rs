@@ -13,7 +13,7 @@ use crate::config::NodeConfig;
 use crate::error::{Code, Failure};
 use crate::hosted::host_failure;
 use crate::kv::WatchSink;
-use crate::limits::{EVENTS_BYTES_MAX, EVENTS_MAX, LEADER_EVENTS_MAX};
+use crate::limits::{DATAGRAMS_BYTES_MAX, DATAGRAMS_MAX, EVENTS_BYTES_MAX, EVENTS_MAX, LEADER_EVENTS_MAX};
 use crate::machine::Outcome;
 use crate::node::messages::Change;
 use crate::node::metrics;
@@ -41,7 +41,7 @@ struct Events {
 
 impl Events {
     fn new(server: String) -> Events {
-        let queue = RecordQueue::new(EVENTS_MAX);
+        let queue = RecordQueue::with_aside(EVENTS_MAX, DATAGRAMS_MAX, DATAGRAMS_BYTES_MAX);
         Events { server, queue, refused: AtomicBool::new(false), late: Mutex::default() }
     }
 
@@ -93,6 +93,12 @@ impl Observer for Events {
         let mut encoded = Vec::new();
         records::leader(&mut encoded, &status::leader_event(&self.server, event));
         self.offer_leader(encoded);
+    }
+
+    fn datagram(&self, to: &str, datagram: &[u8]) -> bool {
+        let mut encoded = Vec::with_capacity(datagram.len() + to.len() + 16);
+        records::datagram(&mut encoded, to, datagram);
+        self.queue.offer_aside(encoded)
     }
 
     fn asked(&self, ticket: u64, from: &str, question: Bytes) -> Result<(), Failure> {
@@ -182,7 +188,7 @@ impl Session for NodeSession {
             Op::Unwatch => self.unwatch(body),
             Op::Identity => self.identity(),
             Op::Answered => self.answered(body),
-            Op::Deliver => Err(Failure::invalid("The transport of this node is not the host's.")),
+            Op::Deliver => self.node.deliver(body).map(|()| Vec::new()),
         }
     }
 

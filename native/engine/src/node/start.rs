@@ -1,50 +1,34 @@
 //! Starting, using and closing a node from Rust.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, oneshot, watch};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use crate::config::{MachineKind, NodeConfig};
 use crate::datadir::DataDir;
 use crate::error::Failure;
-use crate::hosted::{self, Host};
-use crate::kv::{KvMachine, KvReader};
 use crate::machine::{Outcome, StateMachine};
-use crate::node::applier::{self, Applier, Progress, Shared};
-use crate::node::apply_queue::ApplyQueue;
-use crate::node::asks::{self, Asks};
-use crate::node::bootstrap;
-use crate::node::core::{Core, Identity as Known};
+use crate::node::applier;
+use crate::node::asks;
+use crate::node::core::Core;
 use crate::node::forming;
-use crate::node::leadership::View;
+use crate::node::launch::{self, Threads};
 use crate::node::membership;
 use crate::node::messages::Change;
 use crate::node::observer::Observer;
-use crate::node::pending::{Fate, Pending, Reply};
-use crate::node::problems::{Problem, Problems};
-use crate::node::proposer::ForwardQueue;
-use crate::node::reads::{self, ReadQueue, Then};
-use crate::node::requests::{Effect, Requests};
-use crate::node::run::{self, Parts};
-use crate::node::service::{self, NodeService};
-use crate::node::snapshots::Snapshots;
+use crate::node::pending::{Fate, Reply};
+use crate::node::reads::{self, Then};
+use crate::node::requests::Effect;
 use crate::node::status;
 use crate::session::Consistency;
 use crate::snapshot::SnapshotDir;
-use crate::transport::{Identity, Peers, Transport};
 
-/// Threads that a node may use to wait for disks (snapshots, opening files).
-const DISK_THREADS: usize = 4;
-
-/// How long work that waits for disks is given to end.
-const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
 /// How long closing waits for the threads of a node.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it looks.
@@ -67,18 +51,6 @@ pub struct Node {
     threads: Mutex<Option<Threads>>,
 }
 
-struct Threads {
-    main: JoinHandle<()>,
-    applier: JoinHandle<()>,
-    reader: Option<JoinHandle<()>>,
-}
-
-struct Opened {
-    machine: Box<dyn StateMachine>,
-    reader: Option<KvReader>,
-    host: Option<Arc<Host>>,
-}
-
 impl Node {
     /// Starts a node with the machine that `config` names. Returns when its directory is locked and its port bound;
     /// finding the cluster goes on after that. Fails with `Invalid`, `Locked`, `AddressInUse`, `Corrupt`, `Io`.
@@ -93,14 +65,16 @@ impl Node {
     /// As [`Node::start`], with `machine` as the state machine.
     pub fn start_with(config: NodeConfig, machine: Machine, observer: Arc<dyn Observer>) -> Result<Node, Failure> {
         config.validate()?;
+        let config = config.normalized();
         forming::check_hashes(config.servers.keys())?;
         let mut data = DataDir::open(&config.data_dir, &config.name)?;
-        let identity = identify(&mut data)?;
+        let identity = launch::identify(&mut data)?;
         let snapshots = SnapshotDir::open(&data.snapshots_dir(0))?;
-        let opened = open_machine(machine, &data)?;
-        let (applier, shared) = open_applier(opened.machine, &snapshots, &identity, observer.clone())?;
-        let core = assemble(config, data, identity, shared, observer, opened.reader, opened.host, snapshots.clone());
-        launch(core, applier, snapshots)
+        let (machine, sides) = launch::open_machine(machine, &data)?;
+        let (applier, shared) = launch::open_applier(machine, &snapshots, &identity, observer.clone())?;
+        let core = launch::assemble(config, data, identity, shared, observer, sides, snapshots.clone());
+        let (handle, threads) = launch::launch(&core, applier, snapshots)?;
+        Ok(Node { core, handle, threads: Mutex::new(Some(threads)) })
     }
 
     /// Accepts a command; `reply` gets its outcome, exactly once, at the latest after `timeout`. Returns its sequence
@@ -248,6 +222,15 @@ impl Node {
         self.core.asks.answered(ticket, outcome)
     }
 
+    /// Takes in a datagram that another node's [`Observer::datagram`] was given; on any thread, never waits. Fails with
+    /// `Invalid` for what is none for this node (it is dropped and counted), or when the transport is not the host's.
+    pub fn deliver(&self, datagram: Bytes) -> Result<(), Failure> {
+        match &self.core.carried {
+            Some(carried) => carried.deliver(datagram),
+            None => Err(Failure::invalid("The transport of this node is not the host's.")),
+        }
+    }
+
     /// What became of the command with this sequence number of `incarnation`.
     pub fn outcome(&self, incarnation: u64, sequence: u64) -> Fate {
         match self.core.pending.identity() {
@@ -326,133 +309,4 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-fn identify(data: &mut DataDir) -> Result<Known, Failure> {
-    match data.identity().cloned() {
-        Some(stored) => {
-            let incarnation = data.next_incarnation()?;
-            Ok(Known { cluster: Some(stored.cluster), node: stored.node, incarnation })
-        }
-        None => Ok(Known { cluster: None, node: bootstrap::fresh_id()?, incarnation: 0 }),
-    }
-}
-
-fn open_machine(machine: Machine, data: &DataDir) -> Result<Opened, Failure> {
-    let directory = data.state_dir(0);
-    match machine {
-        Machine::KeyValue => {
-            let (machine, reader) = KvMachine::open(&directory)?;
-            Ok(Opened { machine: Box::new(machine), reader: Some(reader), host: None })
-        }
-        Machine::Hosted => {
-            let (machine, host) = hosted::pair(directory.join("exchange"))?;
-            Ok(Opened { machine: Box::new(machine), reader: None, host: Some(host) })
-        }
-        Machine::Own(machine) => Ok(Opened { machine, reader: None, host: None }),
-    }
-}
-
-fn open_applier(
-    machine: Box<dyn StateMachine>,
-    snapshots: &SnapshotDir,
-    identity: &Known,
-    observer: Arc<dyn Observer>,
-) -> Result<(Applier, Arc<Shared>), Failure> {
-    let pending = Arc::new(Pending::default());
-    if identity.cluster.is_some() {
-        pending.identify(identity.node, identity.incarnation);
-    }
-    let shared = Arc::new(Shared {
-        queue: Arc::new(ApplyQueue::default()),
-        pending,
-        observer,
-        progress: watch::channel(Progress::default()).0,
-        problems: Arc::new(Problems::default()),
-        log: Mutex::new(None),
-        handed: Mutex::default(),
-    });
-    let applier = Applier::open(machine, snapshots.latest()?, shared.clone())?;
-    let books = applier.books();
-    *shared.handed.lock() = (books.applied.log_id, books.membership.clone());
-    Ok((applier, shared))
-}
-
-#[allow(clippy::too_many_arguments)]
-fn assemble(
-    config: NodeConfig,
-    data: DataDir,
-    identity: Known,
-    shared: Arc<Shared>,
-    observer: Arc<dyn Observer>,
-    reader: Option<KvReader>,
-    host: Option<Arc<Host>>,
-    snapshots: SnapshotDir,
-) -> Arc<Core> {
-    Arc::new_cyclic(|weak| Core {
-        config,
-        data: Mutex::new(data),
-        identity: RwLock::new(identity),
-        pending: shared.pending.clone(),
-        requests: Requests::default(),
-        problems: shared.problems.clone(),
-        snapshots: Snapshots::new(snapshots, shared.clone()),
-        applier: shared,
-        observer,
-        leadership: watch::channel(View::default()).0,
-        forwarded: ForwardQueue::default(),
-        reads: ReadQueue::default(),
-        peers: Peers::new(introduction(weak.clone())),
-        askers: Peers::new(introduction(weak.clone())),
-        asks: Asks::default(),
-        running: RwLock::new(None),
-        changing: Arc::new(tokio::sync::Mutex::new(())),
-        waiting_for: Mutex::new(None),
-        last_election: Mutex::new(None),
-        reader,
-        host,
-        host_applied: watch::channel(0).0,
-        closing: AtomicBool::new(false),
-        close_bell: Notify::new(),
-    })
-}
-
-/// How the node introduces itself to those it connects to.
-fn introduction(core: Weak<Core>) -> impl Fn() -> Identity + Send + Sync + 'static {
-    move || core.upgrade().map_or_else(service::nobody, |core| service::identity(&core))
-}
-
-fn launch(core: Arc<Core>, applier: Applier, snapshots: SnapshotDir) -> Result<Node, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
-    let runtime = runtime.map_err(|error| Failure::io("Starting the runtime", &error))?;
-    let service = Arc::new(NodeService::new(Arc::downgrade(&core)));
-    let transport = match core.config.listen_address() {
-        Some(address) => Some(runtime.block_on(Transport::listen(address, service))?),
-        None => None,
-    };
-    let handle = runtime.handle().clone();
-    let reader = core.reader.clone().map(|reader| reads::spawn_reader(&core, reader)).transpose()?;
-    let applier = applier.spawn(&core.config.name)?;
-    let parts = Parts { transport, snapshots };
-    let owner = core.clone();
-    let main = std::thread::Builder::new().name(format!("quorate-core-{}", core.config.name));
-    let main = main.spawn(move || {
-        let life = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run::run(owner.clone(), parts))));
-        if life.is_err() {
-            fail_all(&owner);
-        }
-        runtime.shutdown_timeout(RUNTIME_PATIENCE);
-    });
-    let main = main.map_err(|error| Failure::io("Starting the node's thread", &error))?;
-    Ok(Node { core, handle, threads: Mutex::new(Some(Threads { main, applier, reader })) })
-}
-
-/// After a panic of the node's own thread nothing would ever be answered: everything is, and nothing more is accepted.
-fn fail_all(core: &Core) {
-    let failure = Failure::internal("The node's own thread panicked; start the node again.");
-    tracing::error!("{failure}");
-    core.problems.set(Problem::Consensus, failure);
-    let mut due = core.pending.close();
-    due.extend(core.requests.close());
-    applier::deliver(due, core.observer.as_ref());
 }

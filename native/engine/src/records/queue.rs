@@ -14,27 +14,45 @@ const IDLE_CAPACITY_BYTES: usize = 4 << 20;
 ///
 /// `max_records` bounds what may be *offered*. What is *pushed* is always taken: completions, whose number the in-flight
 /// window bounds already.
+///
+/// What is offered *aside* (datagrams, which may be lost) has a share of its own: it neither crowds out the other records nor
+/// waits behind them.
 #[derive(Debug)]
 pub struct RecordQueue {
     max_records: usize,
+    max_aside: usize,
+    max_aside_bytes: usize,
     state: Mutex<State>,
     arrived: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    main: Lane,
+    aside: Lane,
+    /// Whose turn it is to be taken first.
+    aside_first: bool,
+    closed: bool,
+    waiting: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
     /// Whole records, of which those before `head` are taken.
     bytes: Vec<u8>,
     head: usize,
     records: usize,
-    closed: bool,
-    waiting: bool,
 }
 
 impl RecordQueue {
     /// An empty queue which refuses offers while it holds `max_records` or more.
     pub fn new(max_records: usize) -> RecordQueue {
-        RecordQueue { max_records, state: Mutex::default(), arrived: Condvar::new() }
+        RecordQueue::with_aside(max_records, 0, 0)
+    }
+
+    /// As [`RecordQueue::new`], with room for `max_aside` records of `max_aside_bytes` in all aside.
+    pub fn with_aside(max_records: usize, max_aside: usize, max_aside_bytes: usize) -> RecordQueue {
+        RecordQueue { max_records, max_aside, max_aside_bytes, state: Mutex::default(), arrived: Condvar::new() }
     }
 
     /// Appends `records`, one or more whole ones. Always taken, unless the queue is closed: then false, and nobody will
@@ -48,28 +66,41 @@ impl RecordQueue {
         self.append(records.as_ref(), self.max_records)
     }
 
-    /// Ends the queue with the record `last`. What was queued before can still be polled. Closing again does nothing.
+    /// Appends one record to those aside, unless their share is full or the queue is closed: then false.
+    pub fn offer_aside(&self, record: impl AsRef<[u8]>) -> bool {
+        let record = record.as_ref();
+        let mut state = self.state.lock();
+        let full = state.aside.records >= self.max_aside || state.aside.len() + record.len() > self.max_aside_bytes;
+        if state.closed || full {
+            return false;
+        }
+        state.aside.append(record);
+        self.wake(state);
+        true
+    }
+
+    /// Ends the queue with the record `last`; what is aside is dropped. What was queued before can still be polled. Closing again does nothing.
     pub fn close(&self, last: impl AsRef<[u8]>) {
         let mut state = self.state.lock();
         if !state.closed {
-            state.append(last.as_ref());
+            state.main.append(last.as_ref());
+            state.aside = Lane::default();
             state.closed = true;
             self.wake(state);
         }
     }
 
-    /// Records that wait.
+    /// Records that wait, not counting those aside.
     pub fn len(&self) -> usize {
-        self.state.lock().records
+        self.state.lock().main.records
     }
 
-    /// Bytes of the records that wait.
+    /// Bytes of the records that wait, not counting those aside.
     pub fn bytes(&self) -> usize {
-        let state = self.state.lock();
-        state.bytes.len() - state.head
+        self.state.lock().main.len()
     }
 
-    /// Whether no record waits.
+    /// Whether no record waits, not counting those aside.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -77,7 +108,7 @@ impl RecordQueue {
     /// Copies as many whole records as fit into `out`, waiting up to `wait` for the first. One thread at a time.
     pub fn poll(&self, out: &mut [u8], wait: Duration) -> Polled {
         let mut state = self.state.lock();
-        if state.records == 0 && !state.closed && !wait.is_zero() {
+        if state.is_empty() && !state.closed && !wait.is_zero() {
             self.wait_for_records(&mut state, wait);
         }
         state.take(out)
@@ -85,10 +116,10 @@ impl RecordQueue {
 
     fn append(&self, records: &[u8], limit: usize) -> bool {
         let mut state = self.state.lock();
-        if state.closed || state.records >= limit {
+        if state.closed || state.main.records >= limit {
             return false;
         }
-        state.append(records);
+        state.main.append(records);
         self.wake(state);
         true
     }
@@ -104,7 +135,7 @@ impl RecordQueue {
 
     fn wait_for_records(&self, state: &mut MutexGuard<'_, State>, wait: Duration) {
         let until = Instant::now().checked_add(wait);
-        while state.records == 0 && !state.closed {
+        while state.is_empty() && !state.closed {
             state.waiting = true;
             match until {
                 None => self.arrived.wait(state),
@@ -120,6 +151,34 @@ impl RecordQueue {
 }
 
 impl State {
+    fn is_empty(&self) -> bool {
+        self.main.records + self.aside.records == 0
+    }
+
+    /// Takes from both lanes, in turn from one or the other first; the first leaves half the room to the second.
+    fn take(&mut self, out: &mut [u8]) -> Polled {
+        if self.is_empty() {
+            return if self.closed { Polled::Closed } else { Polled::Bytes(0) };
+        }
+        self.aside_first = !self.aside_first;
+        let (first, second) =
+            if self.aside_first { (&mut self.aside, &mut self.main) } else { (&mut self.main, &mut self.aside) };
+        let (first, second) = if first.records == 0 { (second, first) } else { (first, second) };
+        let needed = first.first_bytes();
+        if needed > out.len() {
+            return Polled::NeedsBytes(needed);
+        }
+        let share = if second.records == 0 { out.len() } else { needed.max(out.len() / 2) };
+        let taken = first.take(&mut out[..share]);
+        Polled::Bytes(taken + second.take(&mut out[taken..]))
+    }
+}
+
+impl Lane {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
     fn append(&mut self, records: &[u8]) {
         let count = count_records(records);
         debug_assert!(count > 0, "a queue takes whole records only");
@@ -127,19 +186,19 @@ impl State {
         self.records += count;
     }
 
-    fn take(&mut self, out: &mut [u8]) -> Polled {
-        if self.records == 0 {
-            return if self.closed { Polled::Closed } else { Polled::Bytes(0) };
-        }
+    /// Bytes of the next record.
+    fn first_bytes(&self) -> usize {
+        record_bytes(&self.bytes[self.head..])
+    }
+
+    /// Copies as many whole records as fit; returns their bytes.
+    fn take(&mut self, out: &mut [u8]) -> usize {
         let (bytes, records) = self.fitting(out.len());
-        if records == 0 {
-            return Polled::NeedsBytes(record_bytes(&self.bytes[self.head..]));
-        }
         out[..bytes].copy_from_slice(&self.bytes[self.head..self.head + bytes]);
         self.head += bytes;
         self.records -= records;
         self.reclaim();
-        Polled::Bytes(bytes)
+        bytes
     }
 
     /// Bytes and number of the next whole records that fit into `room` bytes.
@@ -280,6 +339,35 @@ mod tests {
         assert_eq!(queue.poll(&mut out, LONG), Polled::Bytes(answer(1, 1).len() + closed().len()));
         assert_eq!(queue.poll(&mut out, LONG), Polled::Closed);
         assert_eq!(queue.poll(&mut out, LONG), Polled::Closed);
+    }
+
+    #[test]
+    fn what_is_aside_has_its_own_share_and_neither_side_starves_the_other() {
+        let small = answer(0, 10).len();
+        let queue = RecordQueue::with_aside(2, 3, 3 * small);
+        (1..=3).for_each(|ticket| assert!(queue.offer_aside(answer(ticket, 10))));
+        assert!(!queue.offer_aside(answer(4, 10)));
+        assert_eq!((queue.len(), queue.bytes()), (0, 0));
+        assert!(queue.offer(answer(5, 10)) && queue.offer(answer(6, 10)) && !queue.offer(answer(7, 10)));
+        let mut out = vec![0; 2 * small];
+        for expected in [[1, 5], [6, 2]] {
+            assert_eq!(queue.poll(&mut out, NOW), Polled::Bytes(2 * small));
+            assert_eq!(tickets(&out), expected);
+        }
+        assert!(!queue.offer_aside(answer(8, 3 * small)), "too many bytes");
+        let large = answer(9, 5 * small);
+        queue.push(&large);
+        // Whichever is first in turn: the small one comes, then the large one asks for its room.
+        assert_eq!(queue.poll(&mut out, NOW), Polled::Bytes(small));
+        assert_eq!(queue.poll(&mut out, NOW), Polled::NeedsBytes(large.len()));
+        assert!(queue.offer_aside(answer(1, 10)));
+        let mut out = vec![0; large.len()];
+        let polled = [(); 2].map(|()| queue.poll(&mut out, NOW));
+        assert!(polled.contains(&Polled::Bytes(large.len())), "{polled:?}");
+        assert!(queue.offer_aside(answer(1, 10)));
+        queue.close(closed());
+        assert!(!queue.offer_aside(answer(1, 1)));
+        assert_eq!(queue.poll(&mut out, NOW), Polled::Bytes(closed().len()));
     }
 
     #[test]

@@ -4,9 +4,13 @@
 //! frame := length u32 (of what follows) · kind u8 · group u16 · body
 //! ```
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::{Duration, Instant, timeout};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
@@ -46,9 +50,26 @@ pub(super) struct Frame {
     pub body: Bytes,
 }
 
+/// Notes when something was read.
+struct Heard {
+    half: ReadHalf,
+    at: Instant,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
+        let polled = Pin::new(&mut self.half).poll_read(context, out);
+        if out.filled().len() > before {
+            self.at = Instant::now();
+        }
+        polled
+    }
+}
+
 /// Reads frames of one group. `next` may be dropped at any time without losing bytes.
 pub(super) struct FrameReader {
-    frames: FramedRead<ReadHalf, LengthDelimitedCodec>,
+    frames: FramedRead<Heard, LengthDelimitedCodec>,
     group: Option<u16>,
     remote: String,
 }
@@ -57,7 +78,13 @@ impl FrameReader {
     /// Reads from `half` frames of any group, each of at most `max` bytes. `remote` names the peer in errors.
     pub(super) fn new(half: ReadHalf, max: usize, remote: String) -> FrameReader {
         let codec = LengthDelimitedCodec::builder().little_endian().max_frame_length(max).new_codec();
-        FrameReader { frames: FramedRead::with_capacity(half, codec, READ_BYTES), group: None, remote }
+        let heard = Heard { half, at: Instant::now() };
+        FrameReader { frames: FramedRead::with_capacity(heard, codec, READ_BYTES), group: None, remote }
+    }
+
+    /// When bytes came last, be it only a part of a frame.
+    pub(super) fn heard_at(&self) -> Instant {
+        self.frames.get_ref().at
     }
 
     /// From now on frames of `group` only, of at most `max` bytes.

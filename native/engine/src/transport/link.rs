@@ -238,7 +238,8 @@ impl Run {
                 self.pinged = Some(Instant::now());
                 self.sink.push(kind::PING, &[])
             }
-            Some(pinged) if pinged.elapsed() < SILENCE => Ok(()),
+            // A large answer on its way is a sign of life, too.
+            Some(pinged) if pinged.max(self.reader.heard_at()).elapsed() < SILENCE => Ok(()),
             Some(_) => {
                 let message = format!("{} gave no sign of life for {} s.", self.reader.remote(), SILENCE.as_secs());
                 Err(Failure::new(Code::Unavailable, message))

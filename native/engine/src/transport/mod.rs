@@ -7,6 +7,7 @@
 
 mod append;
 mod backoff;
+pub mod carried;
 mod frame;
 mod handshake;
 mod link;

@@ -44,16 +44,22 @@ pub fn is_consensus_call(kind: u8) -> bool {
 pub struct Network {
     peers: Peers,
     me: u64,
+    by_name: bool,
 }
 
 impl Network {
     /// For node `me`, over the connections of `peers`.
     pub fn new(peers: Peers, me: u64) -> Network {
-        Network { peers, me }
+        Network { peers, me, by_name: false }
+    }
+
+    /// As [`Network::new`], but a member's name is its address, whatever the membership says.
+    pub fn by_name(peers: Peers, me: u64) -> Network {
+        Network { peers, me, by_name: true }
     }
 
     fn client(&self, target: u64, node: &Member) -> Client {
-        Client::new(self.peers.clone(), self.me, target, node.address.clone())
+        Client::new(self.peers.clone(), self.me, target, if self.by_name { &node.name } else { &node.address }.clone())
     }
 }
 
