@@ -53,7 +53,7 @@
   (let [[{:keys [op msg-id from to] :as header} data] (thawed text)
         respond (fn [x]
                   (when-let [inbox (get @inboxes from)]
-                    (async/put! inbox (frozen [(assoc header :op (keyword (str (name op) "-response")), :from to, :to from]
+                    (async/put! inbox (frozen [(assoc header :op (keyword (str (name op) "-response")), :from to, :to from)
                                                (when-not (instance? Throwable x) x)]))))]
     (swap! inbound inc)
     (cond
