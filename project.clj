@@ -2,7 +2,7 @@
 (doseq [task ["native_library" "plain_repl"]]
   (load-file (str (.getParent (clojure.java.io/file *file*)) "/dev/lein/" task ".clj")))
 
-(defproject quorate "0.1.0"
+(defproject quorate "0.2.0"
   :description "Replicated, durable state inside a JVM: Raft in Rust, driven from Clojure."
   :license {:name "Eclipse Public License 2.0" :url "https://www.eclipse.org/legal/epl-2.0/"}
 
@@ -38,7 +38,7 @@
             "repl" "plain-repl"}
   :repl-options {:init-ns user}
 
-  :profiles {:dev {:source-paths ["examples/kv-reducer/src"]
+  :profiles {:dev {:source-paths ["examples/kv-fluree/src" "examples/kv-reducer/src"]
                    :dependencies [[org.clojure/test.check "1.1.1"]
                                   [org.clojure/core.async "1.6.681"]]}
              ;; Only a REPL loads user.clj; a server and the tests start without it.

@@ -3,6 +3,7 @@
   (:require [clojure.java.io :as io]
             [clojure.string :as str]
             [clojure.test :refer [deftest is testing]]
+            [examples.kv-fluree :as kv-fluree]
             [examples.kv-reducer :as kv-reducer]
             [quorate.clusters :as clusters])
   (:import (java.io File StringWriter)
@@ -37,6 +38,17 @@
        (is (= 3 (count states)) said)
        (is (apply = states) said)
        (is (= {"a" "was here", "b" "was here", "c" "was here"} (update-vals (first states) :value)))))))
+
+;; ------------------------------------------------------------------------------------------------------- kv-fluree
+
+(deftest a-store-in-fluree-s-way-tells-its-story
+  (clusters/with-directory
+   (fn [directory]
+     (let [[states said] (with-output (kv-fluree/story directory))]
+       (is (= 4 (count states)) said)
+       (is (apply = states) said)
+       (is (= (assoc (zipmap (range 50) (range 250 300)) 49 :last) (first states)))
+       (is (re-find #"c is back with 50 keys from snapshot [1-9]" said) said)))))
 
 ;; ------------------------------------------------------------------------------------------------------------ java
 

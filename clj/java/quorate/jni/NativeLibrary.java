@@ -24,7 +24,7 @@ import java.util.Locale;
  */
 public final class NativeLibrary {
     /** The version of the native library that these classes belong to. */
-    public static final String VERSION = "0.1.0";
+    public static final String VERSION = "0.2.0";
     /** The system property that names the library's file. */
     public static final String PROPERTY = "quorate.library";
 
