@@ -38,6 +38,8 @@ pub struct NodeConfig {
     pub snapshot_commands: u64,
     /// Keep so many Raft entries before a snapshot, for followers that lag a little.
     pub log_keep_entries: u64,
+    /// Disk space that the log may fill before its oldest files are used again, in bytes; a file has an eighth of it.
+    pub log_bytes: u64,
     /// Only join a cluster that exists; never found one.
     pub join_only: bool,
     /// Accept peers off loopback without encryption.
@@ -56,6 +58,10 @@ pub const ELECTION_TIMEOUT_MS: u64 = 500;
 pub const SNAPSHOT_COMMANDS: u64 = 100_000;
 /// Default of [`NodeConfig::log_keep_entries`]; far above any apply backlog (openraft#2116).
 pub const LOG_KEEP_ENTRIES: u64 = 20_000;
+/// Default of [`NodeConfig::log_bytes`].
+pub const LOG_BYTES: u64 = 128 << 20;
+/// Smallest [`NodeConfig::log_bytes`] that is accepted.
+pub const LOG_BYTES_MIN: u64 = 1 << 20;
 /// Default of [`NodeConfig::retry_ms`].
 pub const RETRY_MS: u64 = 250;
 /// Shortest heartbeat that is accepted.
@@ -76,6 +82,7 @@ impl NodeConfig {
             election_timeout_ms: ELECTION_TIMEOUT_MS,
             snapshot_commands: SNAPSHOT_COMMANDS,
             log_keep_entries: LOG_KEEP_ENTRIES,
+            log_bytes: LOG_BYTES,
             join_only: false,
             insecure: false,
             forward: true,
@@ -106,6 +113,10 @@ impl NodeConfig {
         self.validate_times()?;
         if self.snapshot_commands == 0 {
             return Err(Failure::invalid("The snapshot threshold must be at least 1 command."));
+        }
+        if self.log_bytes < LOG_BYTES_MIN {
+            let bytes = self.log_bytes;
+            return Err(Failure::invalid(format!("A log of {bytes} bytes is too small; at least {LOG_BYTES_MIN}.")));
         }
         Ok(())
     }
@@ -229,6 +240,7 @@ mod tests {
         assert!(refusal(|c| c.election_timeout_ms = 150).contains("cannot work"));
         assert!(refusal(|c| c.heartbeat_ms = 0).contains("too short"));
         assert!(refusal(|c| c.snapshot_commands = 0).contains("at least 1"));
+        assert!(refusal(|c| c.log_bytes = LOG_BYTES_MIN - 1).contains("too small"));
         assert!(refusal(|c| c.listen = Some("0.0.0.0:7001".into())).contains(":insecure true"));
     }
 }

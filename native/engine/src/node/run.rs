@@ -135,8 +135,8 @@ async fn open_log(core: &Arc<Core>) -> Result<LogStore, Failure> {
         let data = core.data.lock();
         (data.log_dir(0), forming::founders(&data)?)
     };
-    let name = core.config.name.clone();
-    let mut log = blocking(move || LogStore::open(&directory, LogOptions::new(name, 0))).await?;
+    let options = LogOptions::sized(&core.config.name, 0, core.config.log_bytes);
+    let mut log = blocking(move || LogStore::open(&directory, options)).await?;
     // From here on `stop` closes it.
     *core.applier.log.lock() = Some(log.clone());
     let reading = |error| Failure::io("Reading the log's state", &error);
