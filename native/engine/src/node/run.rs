@@ -178,6 +178,9 @@ fn raft_config(config: &NodeConfig) -> Result<openraft::Config, Failure> {
         election_timeout_min: config.election_timeout_ms,
         election_timeout_max: config.election_timeout_ms * 2,
         enable_pre_vote: Some(true),
+        // Entries are committed as soon as two of three have them on disk, the leader or not. A leader that comes back
+        // from a power cut may lack such entries: it must stand for election, and then it loses.
+        enable_leader_restore: Some(false),
         install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
         max_payload_entries: APPEND_ENTRIES_MAX,
         // Snapshots go to a node only when the log does not reach back far enough for it.
