@@ -10,7 +10,7 @@
 //! | operation | result |
 //! |---|---|
 //! | `put key value` | nothing |
-//! | `cas key expected value` (expected `-`: absent) | `1`, or `0` when it did not hold |
+//! | `cas key expected value` (expected `-`: absent) | `1`, or `0` and what was there (`-`: nothing) |
 //! | `get key`, `lease key`, `local key` | `value`, or `-` |
 //! | `scan prefix after` (after `-`: from the start), linearizable; `peek prefix after`: this node's own state | `1` when there is more, else `0`; then `key=value` words |
 //! | `status`, `snapshot`, `transfer name` | the status map; nothing |
@@ -111,15 +111,20 @@ fn serve(config: NodeConfig, say: &SyncSender<String>) -> Result<(), Failure> {
 
 /// Starts an operation; its answer is printed when it is there.
 fn begin(node: &Arc<Node>, runtime: &tokio::runtime::Handle, id: String, words: &[&str], say: SyncSender<String>) {
-    let text = |at: usize| words.get(at).copied().unwrap_or_default().to_string();
-    match (words[0], words.len()) {
-        ("put", 3) => write(node, Txn::put(text(1), text(2)), say, id, |_| String::new()),
-        ("cas", 4) => {
-            let expected = if words[2] == "-" { Condition::Absent } else { Condition::Value(text(2).into()) };
-            let txn = Txn::put_if(text(1), expected, text(3));
-            write(node, txn, say, id, |outcome| u8::from(outcome.succeeded()).to_string());
+    match *words {
+        ["put", key, value] => {
+            write(node, Txn::put(key.to_string(), value.to_string()), say, id, |_| String::new());
         }
-        ("status", 1) => answer(&say, &id, Ok(node.status())),
+        ["cas", key, expected, value] => {
+            let found = Bytes::from(expected.to_string());
+            let expected = if expected == "-" { Condition::Absent } else { Condition::Value(found) };
+            let txn = Txn::put_if(key.to_string(), expected, value.to_string());
+            write(node, txn, say, id, |outcome| match outcome.failed {
+                None => "1".into(),
+                Some(failed) => format!("0 {}", failed.found.map_or("-".into(), |entry| text(&entry.value))),
+            });
+        }
+        ["status"] => answer(&say, &id, Ok(node.status())),
         _ => {
             let work = slow(node.clone(), words.iter().map(|word| word.to_string()).collect());
             runtime.spawn(async move { answer(&say, &id, work.await) });

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_crash::options::Options;
-use quorate_crash::{disk, powercut, workdir};
+use quorate_crash::{disk, powercut, torture, workdir};
 use quorate_engine::Failure;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match words.first().map(String::as_str) {
         Some("powercut") => powercut_main(&words[1..]),
+        Some("torture") => torture_main(&words[1..]),
         _ => Err(Failure::invalid("Say what: powercut, damage or torture.")),
     };
     match outcome {
@@ -47,4 +48,16 @@ fn powercut_main(words: &[String]) -> Result<bool, Failure> {
     let totals = powercut::run(&plan, &|line| println!("{line}"))?;
     println!("{totals}");
     Ok(totals.wrong.is_empty())
+}
+
+fn torture_main(words: &[String]) -> Result<bool, Failure> {
+    let mut options = Options::read(words)?;
+    let (program, base, seed) = common(&mut options)?;
+    let time = Duration::from_secs(60 * options.number("minutes", 5)?);
+    options.end()?;
+    let (tally, stop) = (base.join("tally.jsonl"), workdir::stop_flag()?);
+    let plan = torture::Plan { program, base, tally, time, round: torture::ROUND, seed, stop };
+    let report = torture::run(&plan, &|line| println!("{line}"))?;
+    println!("{report}");
+    Ok(report.wrong.is_empty())
 }
