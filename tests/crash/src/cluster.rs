@@ -11,6 +11,8 @@ use crate::process::{self, Answer, Process};
 
 /// How long a node may take to open its directory.
 pub const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a node that lost its disk may take to be a voter again.
+pub const REJOIN: Duration = Duration::from_secs(60);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -208,10 +210,48 @@ pub fn wait_for_writes(process: &Process, patience: Duration) -> Result<(), Fail
     }
 }
 
+/// Waits until the node has a vote under its present id, and the member that it replaces is gone. Fails after `patience`,
+/// with its status.
+pub fn wait_for_vote(process: &Process, patience: Duration) -> Result<(), Failure> {
+    let mut status = Answer::Unknown;
+    let votes = eventually(patience, || {
+        status = process.call("status", process::PATIENCE);
+        matches!(&status, Answer::Ok(status) if is_voter(status))
+    });
+    if votes { Ok(()) } else { Err(Failure::internal(format!("A node has no vote after {patience:?}: {status:?}"))) }
+}
+
+fn is_voter(status: &str) -> bool {
+    let id = status.split_once(":id \"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default();
+    let members = status.split_once(":members [").map_or("", |(_, rest)| rest);
+    let members: Vec<&str> = members.split(']').next().unwrap_or_default().split('}').collect();
+    let Some(mine) = members.iter().find(|member| member.contains(&format!(":id \"{id}\""))) else { return false };
+    let name = mine.split(" :id").next().unwrap_or_default().trim();
+    // While the former member of the name is there the change is half done, and either's quorum counts.
+    let namesakes = members.iter().filter(|member| member.trim().starts_with(name)).count();
+    mine.contains(":voter true") && namesakes == 1
+}
+
 /// So many different addresses on loopback that nobody listens on. Fails with `Io`.
 pub fn free_addresses(count: usize) -> Result<Vec<String>, Failure> {
     let failed = |error: std::io::Error| Failure::io("Finding free ports", &error);
     let listeners: Vec<_> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>().map_err(failed)?;
     listeners.iter().map(|one| one.local_addr().map(|address| address.to_string()).map_err(failed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vote_counts_once_the_former_member_is_gone() {
+        let status = |members: &str| format!("{{:name \"b\" :id \"2\" :role :follower :members [{members}] :problem nil}}");
+        let member = |id: u32, voter: bool| format!("{{:name \"b\" :id \"{id}\" :address \"x\" :voter {voter}}}");
+        assert!(is_voter(&status(&member(2, true))));
+        assert!(!is_voter(&status(&member(2, false))));
+        assert!(!is_voter(&status(&member(1, true))));
+        assert!(!is_voter(&status(&format!("{} {}", member(2, true), member(1, true)))));
+        assert!(!is_voter("{:id \"2\" :members []}"));
+    }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_crash::options::Options;
-use quorate_crash::{disk, powercut, torture, workdir};
+use quorate_crash::{damage, disk, powercut, torture, workdir};
 use quorate_engine::Failure;
 
 fn main() -> ExitCode {
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     let outcome = match words.first().map(String::as_str) {
         Some("powercut") => powercut_main(&words[1..]),
         Some("torture") => torture_main(&words[1..]),
+        Some("damage") => damage_main(&words[1..]),
         _ => Err(Failure::invalid("Say what: powercut, damage or torture.")),
     };
     match outcome {
@@ -58,6 +59,17 @@ fn torture_main(words: &[String]) -> Result<bool, Failure> {
     let (tally, stop) = (base.join("tally.jsonl"), workdir::stop_flag()?);
     let plan = torture::Plan { program, base, tally, time, round: torture::ROUND, seed, stop };
     let report = torture::run(&plan, &|line| println!("{line}"))?;
+    println!("{report}");
+    Ok(report.wrong.is_empty())
+}
+
+fn damage_main(words: &[String]) -> Result<bool, Failure> {
+    let mut options = Options::read(words)?;
+    let (program, base, seed) = common(&mut options)?;
+    let (alone, among_three) = (options.number("alone", 200)?, options.number("among-three", 50)?);
+    options.end()?;
+    let plan = damage::Plan { program, base, alone, among_three, seed, stop: workdir::stop_flag()? };
+    let report = damage::run(&plan, &|line| println!("{line}"))?;
     println!("{report}");
     Ok(report.wrong.is_empty())
 }

@@ -8,14 +8,11 @@ use quorate_engine::Failure;
 
 use super::clients::Processes;
 use super::proxy::Network;
-use crate::cluster::{Cluster, START_PATIENCE, eventually, wait_for_writes};
-use crate::process;
+use crate::cluster::{Cluster, REJOIN, START_PATIENCE, wait_for_vote, wait_for_writes};
 use crate::rng::Rng;
 
 /// How long everything may take to work again once nothing is broken: the bound on progress.
 pub const PROGRESS: Duration = Duration::from_secs(30);
-/// How long a wiped node may take to be a voter again.
-const REJOIN: Duration = Duration::from_secs(60);
 
 /// A cluster in the hands of its tormentor.
 pub struct Victim {
@@ -194,13 +191,7 @@ impl Victim {
         std::fs::remove_dir_all(dir).map_err(|error| Failure::io("Wiping a node", &error))?;
         self.start(at)?;
         let process = self.cluster.process(at)?;
-        let rejoined = eventually(REJOIN, || is_voter(&process.call("status", process::PATIENCE).result()));
-        if rejoined {
-            return Ok(());
-        }
-        let status = process.call("status", process::PATIENCE);
-        let name = &self.cluster.members[at].name;
-        Err(Failure::internal(format!("{name}, wiped, is no voter again after {REJOIN:?}: {status:?}")))
+        wait_for_vote(&process, REJOIN)
     }
 
     fn ask(&mut self, kind: &'static str, at: usize, request: &str) {
@@ -218,13 +209,4 @@ impl Drop for Victim {
         (0..self.cluster.members.len()).for_each(|at| self.cluster.kill(at));
         self.network.close();
     }
-}
-
-/// True when a status says that the node has a vote under its present id.
-fn is_voter(status: &Result<String, Failure>) -> bool {
-    let Ok(status) = status else { return false };
-    let id = status.split_once(":id \"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default();
-    let members = status.split_once(":members [").map_or("", |(_, rest)| rest);
-    let mine = members.split('}').find(|member| member.contains(&format!(":id \"{id}\"")));
-    mine.is_some_and(|member| member.contains(":voter true"))
 }
