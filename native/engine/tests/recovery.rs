@@ -112,3 +112,29 @@ fn a_member_that_was_taken_out_and_let_in_again_takes_writes() {
     cluster.start(&out);
     cluster.put(&out, "k", "v4").unwrap();
 }
+
+/// Its followers may have made durable, and so committed, what it had not yet on its own disk when the power went: in its
+/// old term it would give the same log indexes away again.
+#[test]
+fn a_leader_that_comes_back_does_not_lead_on_in_its_old_term() {
+    let mut cluster = Cluster::new(&NAMES);
+    // Long enough that nobody else stands for election meanwhile.
+    cluster.tune = |config| config.election_timeout_ms = 3_000;
+    NAMES.iter().for_each(|name| cluster.start(name));
+    cluster.settle();
+    let leader = cluster.leader();
+    let before = term(&cluster, &leader);
+    cluster.put(&leader, "k", "v").unwrap();
+    cluster.stop(&leader);
+    cluster.start(&leader);
+    let others: Vec<&str> = NAMES.into_iter().filter(|name| *name != leader).collect();
+    cluster.put(others[0], "k", "v2").unwrap();
+    assert!(term(&cluster, others[0]) > before);
+    assert_eq!(cluster.get(&leader, "k").unwrap().as_deref(), Some("v2"));
+}
+
+fn term(cluster: &Cluster, name: &str) -> u64 {
+    let status = cluster.node(name).status();
+    let after = status.split_once(":term ").unwrap().1;
+    after.split(' ').next().unwrap().parse().unwrap()
+}

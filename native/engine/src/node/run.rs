@@ -151,8 +151,8 @@ async fn open_log(core: &Arc<Core>) -> Result<LogStore, Failure> {
         let data = core.data.lock();
         (data.log_dir(0), forming::founders(&data)?)
     };
-    let name = core.config.name.clone();
-    let mut log = blocking(move || LogStore::open(&directory, LogOptions::new(name, 0))).await?;
+    let options = LogOptions::sized(&core.config.name, 0, core.config.log_bytes);
+    let mut log = blocking(move || LogStore::open(&directory, options)).await?;
     // From here on `stop` closes it.
     *core.applier.log.lock() = Some(log.clone());
     let reading = |error| Failure::io("Reading the log's state", &error);
@@ -194,6 +194,9 @@ fn raft_config(config: &NodeConfig) -> Result<openraft::Config, Failure> {
         election_timeout_min: config.election_timeout_ms,
         election_timeout_max: config.election_timeout_ms * 2,
         enable_pre_vote: Some(true),
+        // Entries are committed as soon as two of three have them on disk, the leader or not. A leader that comes back
+        // from a power cut may lack such entries: it must stand for election, and then it loses.
+        enable_leader_restore: Some(false),
         install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
         max_payload_entries: APPEND_ENTRIES_MAX,
         // Snapshots go to a node only when the log does not reach back far enough for it.

@@ -1,5 +1,7 @@
 //! What a log store can be told, and what it tells.
 
+use crate::config::LOG_BYTES;
+
 /// How a log store is laid out on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOptions {
@@ -24,13 +26,18 @@ pub struct LogOptions {
 impl LogOptions {
     /// The usual layout: files of 16 MiB, reuse from 128 MiB on, 48 MiB ready at open, 256 MiB verified at open.
     pub fn new(name: impl Into<String>, group: u64) -> LogOptions {
+        LogOptions::sized(name, group, LOG_BYTES)
+    }
+
+    /// The usual layout in other dimensions: reuse from `bytes` on.
+    pub fn sized(name: impl Into<String>, group: u64, bytes: u64) -> LogOptions {
         LogOptions {
             name: name.into(),
             group,
-            file_bytes: 16 << 20,
-            purge_bytes: 128 << 20,
-            prefill_bytes: 48 << 20,
-            verify_bytes: 256 << 20,
+            file_bytes: bytes / 8,
+            purge_bytes: bytes,
+            prefill_bytes: bytes / 8 * 3,
+            verify_bytes: bytes * 2,
         }
     }
 }

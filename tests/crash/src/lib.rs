@@ -1,0 +1,26 @@
+//! What is acknowledged stays, whatever happens to processes and disks: the machinery that tries to refute it.
+//!
+//! A cluster here is three or five processes of `crash-node` ([`node`]), driven over their stdin and stdout
+//! ([`process`], [`cluster`]). On top of it:
+//!
+//! - [`powercut`]: the power goes while clients write; a [`disk`] keeps what a real one might keep;
+//! - [`damage`]: files of a closed node are cut, flipped, removed;
+//! - [`torture`]: kills, pauses, partitions and wiped nodes, the history checked by [`linear`].
+//!
+//! Everything random comes from one seed ([`rng`]); the timing of processes does not.
+#![forbid(unsafe_code)]
+
+pub mod cluster;
+pub mod damage;
+pub mod disk;
+pub mod ledger;
+pub mod linear;
+pub mod load;
+pub mod node;
+pub mod options;
+pub mod powercut;
+pub mod process;
+pub mod rng;
+pub mod tally;
+pub mod torture;
+pub mod workdir;
