@@ -51,15 +51,12 @@ pub struct NodeConfig {
     /// Keep so many Raft entries before a snapshot, for followers that lag a little. Any number is safe: nothing is purged
     /// that was not applied a second before (`node::snapshots`), but a follower that lags more gets a snapshot.
     pub log_keep_entries: u64,
-<<<<<<< HEAD
     /// Whether the machine can write snapshots at all. Without, none is taken and the log is kept for ever.
     pub snapshots: bool,
     /// A hosted machine that has not written a snapshot after this long has failed to; it is asked again later.
     pub snapshot_timeout_ms: u64,
-=======
     /// Disk space that the log may fill before its oldest files are used again, in bytes; a file has an eighth of it.
     pub log_bytes: u64,
->>>>>>> E
     /// Only join a cluster that exists; never found one.
     pub join_only: bool,
     /// Accept peers off loopback without encryption.
@@ -78,15 +75,12 @@ pub const ELECTION_TIMEOUT_MS: u64 = 500;
 pub const SNAPSHOT_COMMANDS: u64 = 100_000;
 /// Default of [`NodeConfig::log_keep_entries`]; far above any apply backlog (openraft#2116).
 pub const LOG_KEEP_ENTRIES: u64 = 20_000;
-<<<<<<< HEAD
 /// Default of [`NodeConfig::snapshot_timeout_ms`].
 pub const SNAPSHOT_TIMEOUT_MS: u64 = 60_000;
-=======
 /// Default of [`NodeConfig::log_bytes`].
 pub const LOG_BYTES: u64 = 128 << 20;
 /// Smallest [`NodeConfig::log_bytes`] that is accepted.
 pub const LOG_BYTES_MIN: u64 = 1 << 20;
->>>>>>> E
 /// Default of [`NodeConfig::retry_ms`].
 pub const RETRY_MS: u64 = 250;
 /// Shortest heartbeat that is accepted.
@@ -108,12 +102,9 @@ impl NodeConfig {
             election_timeout_ms: ELECTION_TIMEOUT_MS,
             snapshot_commands: SNAPSHOT_COMMANDS,
             log_keep_entries: LOG_KEEP_ENTRIES,
-<<<<<<< HEAD
             snapshots: true,
             snapshot_timeout_ms: SNAPSHOT_TIMEOUT_MS,
-=======
             log_bytes: LOG_BYTES,
->>>>>>> E
             join_only: false,
             insecure: false,
             forward: true,
@@ -162,14 +153,12 @@ impl NodeConfig {
         if self.snapshot_commands == 0 {
             return Err(Failure::invalid("The snapshot threshold must be at least 1 command."));
         }
-<<<<<<< HEAD
         if self.snapshot_timeout_ms == 0 {
             return Err(Failure::invalid("The snapshot timeout must be at least 1 ms."));
-=======
+        }
         if self.log_bytes < LOG_BYTES_MIN {
             let bytes = self.log_bytes;
             return Err(Failure::invalid(format!("A log of {bytes} bytes is too small; at least {LOG_BYTES_MIN}.")));
->>>>>>> E
         }
         Ok(())
     }
