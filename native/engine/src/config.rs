@@ -48,8 +48,8 @@ pub struct NodeConfig {
     pub election_timeout_ms: u64,
     /// Take a snapshot after so many commands since the last one.
     pub snapshot_commands: u64,
-    /// Keep so many Raft entries before a snapshot, for followers that lag a little. Small numbers are raised to
-    /// [`LOG_KEEP_ENTRIES_MIN`].
+    /// Keep so many Raft entries before a snapshot, for followers that lag a little. Any number is safe: nothing is purged
+    /// that was not applied a second before (`node::snapshots`), but a follower that lags more gets a snapshot.
     pub log_keep_entries: u64,
     /// Whether the machine can write snapshots at all. Without, none is taken and the log is kept for ever.
     pub snapshots: bool,
@@ -73,9 +73,6 @@ pub const ELECTION_TIMEOUT_MS: u64 = 500;
 pub const SNAPSHOT_COMMANDS: u64 = 100_000;
 /// Default of [`NodeConfig::log_keep_entries`]; far above any apply backlog (openraft#2116).
 pub const LOG_KEEP_ENTRIES: u64 = 20_000;
-/// Entries that are kept in any case. openraft's core gives up when it reads what was purged under it (openraft#2116), so
-/// the purge stays far behind what it may still read: the entries of a few append requests to followers that keep up.
-pub const LOG_KEEP_ENTRIES_MIN: u64 = 1_000;
 /// Default of [`NodeConfig::snapshot_timeout_ms`].
 pub const SNAPSHOT_TIMEOUT_MS: u64 = 60_000;
 /// Default of [`NodeConfig::retry_ms`].

@@ -13,6 +13,7 @@ use bytes::{BufMut, Bytes};
 use parking_lot::Mutex;
 use quorate_engine::NodeConfig;
 use quorate_engine::codec::{Reader, put_bytes};
+use quorate_engine::config::TransportKind;
 use quorate_engine::error::{Code, Failure};
 use quorate_engine::limits::{ASK_ANSWER_BYTES_MAX, ASK_QUESTION_BYTES_MAX, ASKS_MAX};
 use quorate_engine::node;
@@ -28,18 +29,24 @@ struct Host {
     answers: Arc<Mutex<BTreeMap<u64, Result<Bytes, Failure>>>>,
     asked: Arc<Mutex<Vec<(u64, String, Bytes)>>>,
     quiet: Arc<AtomicBool>,
+    /// Where datagrams go, when the transport is the hosts'.
+    network: Network,
     thread: Option<JoinHandle<()>>,
 }
+
+type Network = Arc<Mutex<BTreeMap<String, Arc<dyn Session>>>>;
 
 impl Host {
     fn start(config: NodeConfig) -> Host {
         let session = node::start(config).unwrap();
         let (answers, asked, quiet) = <(Arc<Mutex<_>>, Arc<Mutex<_>>, Arc<AtomicBool>)>::default();
+        let network = Network::default();
         let thread = std::thread::spawn({
             let (session, answers, asked, quiet) = (session.clone(), answers.clone(), asked.clone(), quiet.clone());
-            move || serve(session.as_ref(), &answers, &asked, &quiet)
+            let network = network.clone();
+            move || serve(session.as_ref(), &answers, &asked, &quiet, &network)
         });
-        Host { session, answers, asked, quiet, thread: Some(thread) }
+        Host { session, answers, asked, quiet, network, thread: Some(thread) }
     }
 
     fn begin(&self, server: &str, question: &[u8], timeout: Duration) -> Result<u64, Failure> {
@@ -72,7 +79,9 @@ impl Drop for Host {
 
 type Answers = Mutex<BTreeMap<u64, Result<Bytes, Failure>>>;
 
-fn serve(session: &dyn Session, answers: &Answers, asked: &Mutex<Vec<(u64, String, Bytes)>>, quiet: &AtomicBool) {
+type Questions = Mutex<Vec<(u64, String, Bytes)>>;
+
+fn serve(session: &dyn Session, answers: &Answers, asked: &Questions, quiet: &AtomicBool, network: &Network) {
     let mut out = vec![0; 1 << 16];
     loop {
         match session.poll(Queue::Events, &mut out, 0, Duration::from_millis(100)) {
@@ -101,6 +110,15 @@ fn serve(session: &dyn Session, answers: &Answers, asked: &Mutex<Vec<(u64, Strin
                             if !quiet.load(Ordering::SeqCst) {
                                 // Whoever asked may be gone already.
                                 let _ = session.control(Op::Answered, answer(ticket, &from, &question));
+                            }
+                        }
+                        6 => {
+                            let len = record.u16().unwrap();
+                            let to = String::from_utf8(record.take(len.into()).unwrap().to_vec()).unwrap();
+                            let target = network.lock().get(&to).cloned();
+                            if let Some(target) = target {
+                                // It may be closed.
+                                let _ = target.control(Op::Deliver, record.take(record.remaining()).unwrap());
                             }
                         }
                         _ => {}
@@ -210,4 +228,38 @@ fn open_questions_are_bounded_and_the_places_come_back() {
     open.iter().for_each(|ticket| assert_eq!(hosts["a"].wait(*ticket).unwrap_err().code, Code::Timeout));
     hosts["a"].quiet.store(false, Ordering::SeqCst);
     hosts["a"].reach("a");
+}
+
+#[test]
+fn sessions_carry_each_others_datagrams_and_refuse_rubbish() {
+    let directory = tempfile::tempdir().unwrap();
+    let servers: BTreeMap<_, _> = ["a", "b"].map(|name| (name.to_string(), name.to_string())).into();
+    let start = |name: &str| {
+        let mut config = NodeConfig::new(name, servers.clone(), directory.path().join(name));
+        (config.heartbeat_ms, config.election_timeout_ms) = (50, 300);
+        config.transport = TransportKind::Host;
+        Host::start(config)
+    };
+    let (a, b) = (start("a"), start("b"));
+    a.network.lock().insert("b".into(), b.session.clone());
+    b.network.lock().insert("a".into(), a.session.clone());
+    a.reach("b");
+    b.reach("a");
+    let large = a.ask("b", b"large 5000000", LONG).unwrap();
+    assert_eq!(large.len(), 5_000_000);
+    for rubbish in [&b""[..], b"rubbish", &[0; 100_000]] {
+        let refused = a.session.control(Op::Deliver, Bytes::copy_from_slice(rubbish)).unwrap_err();
+        assert_eq!(refused.code, Code::Invalid);
+    }
+    let metrics = String::from_utf8(a.session.control(Op::Metrics, Bytes::new()).unwrap()).unwrap();
+    assert!(metrics.contains("quorate_datagrams_rubbish_total 3"), "{metrics}");
+    a.network.lock().clear();
+    b.network.lock().clear();
+    assert!(matches!(a.ask("b", b"why?", SHORT).unwrap_err().code, Code::Timeout | Code::Unavailable));
+}
+
+#[test]
+fn a_node_with_a_transport_of_its_own_takes_no_datagrams() {
+    let (_directory, hosts) = hosts(&["a"]);
+    assert_eq!(hosts["a"].session.control(Op::Deliver, Bytes::new()).unwrap_err().code, Code::Invalid);
 }

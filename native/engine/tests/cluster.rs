@@ -197,3 +197,55 @@ fn one_directory_serves_one_node_and_one_port_one_listener() {
     let again = Node::start(elsewhere, std::sync::Arc::new(Events::default()));
     assert_eq!(again.err().unwrap().code, Code::AddressInUse);
 }
+
+#[test]
+fn on_a_failover_the_winner_tells_of_the_loss_before_its_victory_and_the_others_of_the_new_leader() {
+    let mut cluster = Cluster::new(&NAMES);
+    let events: std::collections::BTreeMap<&str, std::sync::Arc<Events>> =
+        NAMES.map(|name| (name, Default::default())).into();
+    for name in NAMES {
+        let node = Node::start(cluster.config(name), events[name].clone()).unwrap();
+        cluster.nodes.insert(name.into(), node);
+    }
+    cluster.settle();
+    let former = cluster.leader();
+    let told = |name: &str| -> Vec<_> {
+        let events = events[name].0.lock();
+        events.iter().map(|one| (one.cause, one.old_leader.clone(), one.new_leader.clone())).collect()
+    };
+    let before: std::collections::BTreeMap<&str, usize> = NAMES.map(|name| (name, told(name).len())).into();
+    cluster.stop(&former);
+    let mut winner = former.clone();
+    eventually("another leader", || {
+        winner = cluster.leader();
+        winner != former
+    });
+    for name in NAMES.into_iter().filter(|name| *name != former) {
+        let cause = if name == winner { "become-leader" } else { "append-entries" };
+        let mut news = Vec::new();
+        eventually("the news", || {
+            news = told(name).split_off(before[name]);
+            news.last().is_some_and(|(last, _, new)| *last == cause && new.as_ref() == Some(&winner))
+        });
+        let chain: Vec<_> = news.windows(2).map(|pair| pair[0].2 == pair[1].1).collect();
+        assert!(chain.iter().all(|linked| *linked), "events are missing or out of order on {name}: {news:?}");
+        if name == winner {
+            assert_eq!(news[0], ("request-votes", Some(former.clone()), None), "{news:?}");
+        }
+    }
+    assert_eq!(told(&former).last().unwrap().0, "closed");
+}
+
+#[test]
+fn the_status_tells_votes_terms_and_where_the_log_begins() {
+    let cluster = Cluster::start_all(&NAMES);
+    cluster.put("a", "k", "v").unwrap();
+    let leader = cluster.leader();
+    for name in NAMES {
+        let status = cluster.node(name).status();
+        assert!(status.contains(&format!(":voted-for \"{leader}\"")), "{status}");
+        assert!(status.contains(":log-first-index 0") && status.contains(":snapshot-term nil"), "{status}");
+        let numbered = status.matches(":next-index nil").count();
+        assert_eq!(numbered, if name == leader { 0 } else { 3 }, "{status}");
+    }
+}

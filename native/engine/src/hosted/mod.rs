@@ -29,6 +29,8 @@ struct Window {
     next_ticket: u64,
     /// Snapshots and installations that the host works on; `Some` when it is done.
     tasks: HashMap<u64, Option<Result<(), Failure>>>,
+    /// Index of the snapshot that the host is installing, and since when.
+    installing: Option<(u64, Instant)>,
     closed: bool,
     /// When the oldest unacknowledged command was handed over, or the host last acknowledged one.
     moved_at: Option<Instant>,
@@ -40,6 +42,8 @@ pub struct Host {
     window: Mutex<Window>,
     changed: Condvar,
     scratch: PathBuf,
+    /// A snapshot that the host has not written after this long has failed.
+    snapshot_timeout: Duration,
 }
 
 /// The machine that the engine sees.
@@ -48,8 +52,9 @@ pub struct HostedMachine {
     index: u64,
 }
 
-/// Makes the two sides; `scratch` is a directory for files on their way to and from the host.
-pub fn pair(scratch: PathBuf) -> Result<(HostedMachine, Arc<Host>), Failure> {
+/// Makes the two sides; `scratch` is a directory for files on their way to and from the host, `snapshot_timeout` how long
+/// the host may take to write a snapshot.
+pub fn pair(scratch: PathBuf, snapshot_timeout: Duration) -> Result<(HostedMachine, Arc<Host>), Failure> {
     // Whatever lies there is from a process that ended: no host reads or writes it any more.
     match std::fs::remove_dir_all(&scratch) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -63,6 +68,7 @@ pub fn pair(scratch: PathBuf) -> Result<(HostedMachine, Arc<Host>), Failure> {
         window: Mutex::default(),
         changed: Condvar::new(),
         scratch,
+        snapshot_timeout,
     });
     Ok((HostedMachine { host: host.clone(), index: 0 }, host))
 }
@@ -114,6 +120,15 @@ impl Host {
         (window.acknowledged, window.handed.len(), still)
     }
 
+    /// What the host takes too long for, as a sentence: an installation is waited for, but said to be overdue.
+    pub fn overdue(&self) -> Option<String> {
+        let (index, since) = self.window.lock().installing?;
+        let waited = since.elapsed();
+        (waited >= self.snapshot_timeout).then(|| {
+            format!("The state machine has been installing the snapshot of index {index} for {} s.", waited.as_secs())
+        })
+    }
+
     /// Ends the stream with its CLOSED record and every wait with `Closed`.
     pub fn close(&self) {
         let mut window = self.window.lock();
@@ -138,7 +153,8 @@ impl Host {
         Ok((ticket, self.scratch.join(format!("{ticket}.state"))))
     }
 
-    fn await_task(&self, ticket: u64) -> Result<(), Failure> {
+    /// Waits for the host's answer, until `deadline` if there is one: then the task is given up.
+    fn await_task(&self, ticket: u64, deadline: Option<Instant>) -> Result<(), Failure> {
         let mut window = self.window.lock();
         loop {
             if let Some(Some(result)) = window.tasks.get(&ticket).cloned() {
@@ -149,8 +165,21 @@ impl Host {
                 window.tasks.remove(&ticket);
                 return Err(Failure::closed());
             }
-            self.changed.wait(&mut window);
+            match deadline {
+                None => self.changed.wait(&mut window),
+                Some(deadline) if Instant::now() >= deadline => {
+                    window.tasks.remove(&ticket);
+                    let waited = self.snapshot_timeout.as_millis();
+                    return Err(host_failure(&format!("The state machine did not write its snapshot in {waited} ms.")));
+                }
+                Some(deadline) => drop(self.changed.wait_until(&mut window, deadline)),
+            }
         }
+    }
+
+    /// Nobody waits for this task any more; an answer finds it closed.
+    fn give_up(&self, ticket: u64) {
+        self.window.lock().tasks.remove(&ticket);
     }
 
     /// Waits until the window has room for one more; a command larger than the window goes alone.
@@ -205,7 +234,8 @@ impl StateMachine for HostedMachine {
         let mut record = Vec::new();
         records::snapshot(&mut record, ticket, self.index, &path.to_string_lossy());
         self.host.queue.push(record);
-        Ok(Box::new(HostedView { host: self.host.clone(), ticket, path }))
+        let deadline = Instant::now() + self.host.snapshot_timeout;
+        Ok(Box::new(HostedView { host: self.host.clone(), ticket, path, deadline }))
     }
 
     fn install(&mut self, index: u64, payload: &mut dyn Read, _notes: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure> {
@@ -213,9 +243,13 @@ impl StateMachine for HostedMachine {
         let done = copy_to(&path, payload).and_then(|()| {
             let mut record = Vec::new();
             records::install(&mut record, ticket, index, &path.to_string_lossy());
+            self.host.window.lock().installing = Some((index, Instant::now()));
             self.host.queue.push(record);
-            self.host.await_task(ticket)
+            let done = self.host.await_task(ticket, None);
+            self.host.window.lock().installing = None;
+            done
         });
+        self.host.give_up(ticket);
         remove(&path);
         done?;
         self.index = index;
@@ -246,11 +280,12 @@ struct HostedView {
     host: Arc<Host>,
     ticket: u64,
     path: PathBuf,
+    deadline: Instant,
 }
 
 impl Frozen for HostedView {
     fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> Result<(), Failure> {
-        self.host.await_task(self.ticket)?;
+        self.host.await_task(self.ticket, Some(self.deadline))?;
         let copied = File::open(&self.path).and_then(|mut file| io::copy(&mut file, out));
         copied
             .map(drop)
@@ -260,6 +295,7 @@ impl Frozen for HostedView {
 
 impl Drop for HostedView {
     fn drop(&mut self) {
+        self.host.give_up(self.ticket);
         remove(&self.path);
     }
 }

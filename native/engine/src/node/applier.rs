@@ -45,8 +45,8 @@ pub struct Progress {
     pub own_low: u64,
     /// User-visible index of the newest snapshot.
     pub snapshot_index: u64,
-    /// Raft term of the last entry in it; none before there is one.
-    pub snapshot_term: Option<u64>,
+    /// The last Raft entry in it; none before there is one.
+    pub snapshot_log_id: Option<LogId>,
 }
 
 /// What the applying thread shares with the node.
@@ -73,7 +73,7 @@ impl Shared {
         self.progress.send_modify(|progress| {
             if snapshot.index >= progress.snapshot_index {
                 progress.snapshot_index = snapshot.index;
-                progress.snapshot_term = snapshot.meta.last_log_id.map(|log_id| log_id.leader_id.term);
+                progress.snapshot_log_id = snapshot.meta.last_log_id;
             }
         });
     }
@@ -267,12 +267,16 @@ impl Applier {
             return;
         }
         let books = self.persistently("installing a snapshot", |this| {
+            // A newer one replaces all of it anyway.
+            if this.shared.queue.is_superseded() {
+                return Ok(None);
+            }
             let books = Books::from_notes(&snapshot.notes)?;
             let mut payload = UntilClosed { stream: snapshot.payload()?, queue: this.shared.queue.clone() };
             this.machine.install(snapshot.index, &mut payload, &snapshot.notes)?;
-            Ok(books)
+            Ok(Some(books))
         });
-        let Some(books) = books else { return };
+        let Some(Some(books)) = books else { return };
         self.books = books;
         self.shared.has_snapshot(snapshot);
         let due = self.skip();

@@ -73,7 +73,11 @@ pub fn identify(data: &mut DataDir) -> Result<Known, Failure> {
 }
 
 /// Opens the machine that was asked for. Fails with `Io`, `Corrupt`.
-pub fn open_machine(machine: Machine, data: &DataDir) -> Result<(Box<dyn StateMachine>, Sides), Failure> {
+pub fn open_machine(
+    machine: Machine,
+    data: &DataDir,
+    config: &NodeConfig,
+) -> Result<(Box<dyn StateMachine>, Sides), Failure> {
     let directory = data.state_dir(0);
     match machine {
         Machine::KeyValue => {
@@ -81,7 +85,8 @@ pub fn open_machine(machine: Machine, data: &DataDir) -> Result<(Box<dyn StateMa
             Ok((Box::new(machine), Sides { reader: Some(reader), host: None }))
         }
         Machine::Hosted => {
-            let (machine, host) = hosted::pair(directory.join("exchange"))?;
+            let (machine, host) =
+                hosted::pair(directory.join("exchange"), Duration::from_millis(config.snapshot_timeout_ms))?;
             Ok((Box::new(machine), Sides { reader: None, host: Some(host) }))
         }
         Machine::Own(machine) => Ok((machine, Sides::default())),
@@ -125,6 +130,7 @@ pub fn assemble(
     snapshots: SnapshotDir,
 ) -> Arc<Core> {
     let carried = (config.transport == TransportKind::Host).then(|| carried(&config.name, observer.clone()));
+    let possible = config.snapshots;
     Arc::new_cyclic(|weak| Core {
         peers: peers(carried.as_ref(), weak),
         askers: peers(carried.as_ref(), weak),
@@ -135,7 +141,7 @@ pub fn assemble(
         pending: shared.pending.clone(),
         requests: Requests::default(),
         problems: shared.problems.clone(),
-        snapshots: Snapshots::new(snapshots, shared.clone()),
+        snapshots: Snapshots::new(snapshots, shared.clone(), possible),
         applier: shared,
         observer,
         leadership: watch::channel(View::default()).0,

@@ -120,7 +120,7 @@ async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<(), Failure> {
         failure = fatal(raft.clone()) => Err(failure),
         () = leadership::run(core.clone(), raft.clone()) => Err(Failure::internal("The consensus core went away.")),
         () = proposer::run(core.clone(), raft.clone()) => Err(Failure::internal("The proposer ended.")),
-        () = core.snapshots.run(raft.clone(), core.config.snapshot_commands) => Err(Failure::internal("Snapshots ended.")),
+        () = core.snapshots.run(raft.clone(), &core.config) => Err(Failure::internal("Snapshots ended.")),
         failure = settle_in(core, raft.clone()) => Err(failure),
         () = membership::finish_changes(core.clone(), raft.clone()) => Err(Failure::internal("Membership work ended.")),
         () = hand_over_when_stuck(core, raft) => Err(Failure::internal("The watch over the host ended.")),
@@ -199,8 +199,8 @@ fn raft_config(config: &NodeConfig) -> Result<openraft::Config, Failure> {
         // Snapshots go to a node only when the log does not reach back far enough for it.
         replication_lag_threshold: u64::MAX,
         snapshot_policy: openraft::SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: config.log_keep_entries,
-        purge_batch_size: (config.log_keep_entries / 8).max(1),
+        // `node::snapshots` purges by itself, later than openraft would.
+        max_in_snapshot_log_to_keep: u64::MAX,
         state_machine_channel_size: Some(MACHINE_CHANNEL),
         ..openraft::Config::default()
     };

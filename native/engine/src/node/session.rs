@@ -387,4 +387,18 @@ mod tests {
         let terms = text.split(":term ").skip(1).map(|rest| rest.split(' ').next().unwrap().parse().unwrap());
         assert_eq!(terms.collect::<Vec<u64>>(), (4..=LEADER_EVENTS_MAX as u64 + 3).collect::<Vec<_>>());
     }
+
+    #[test]
+    fn datagrams_that_no_host_polls_are_bounded_and_crowd_nothing_out() {
+        let events = Events::new("a".into());
+        let datagram = vec![0; 8 << 10];
+        let taken = (0..3 * DATAGRAMS_MAX).filter(|_| events.datagram("b", &datagram)).count();
+        assert!(taken > 0 && taken * datagram.len() <= DATAGRAMS_BYTES_MAX, "{taken}");
+        let tiny = (0..3 * DATAGRAMS_MAX).filter(|_| events.datagram("b", &[])).count();
+        assert!(taken + tiny <= DATAGRAMS_MAX, "{taken} {tiny}");
+        events.check_room().unwrap();
+        events.leader(&leader_event(1));
+        events.completed(vec![(1, Ok(Bytes::new()))]);
+        assert_eq!(events.queue.len(), 2);
+    }
 }

@@ -99,7 +99,7 @@ pub fn status(core: &Core) -> String {
         .raw("index", visible_index(core))
         .text_or_nil("voted-for", voted_for(core).as_deref())
         .raw("snapshot-index", progress.snapshot_index)
-        .number_or_nil("snapshot-term", progress.snapshot_term)
+        .number_or_nil("snapshot-term", progress.snapshot_log_id.map(|log_id| log_id.leader_id.term))
         .raw("in-flight", in_flight)
         .raw("in-flight-bytes", in_flight_bytes)
         .raw("requests", core.requests.len());
@@ -179,7 +179,8 @@ fn members(
 }
 
 fn problems(core: &Core, edn: Edn) -> Edn {
-    let sentences = core.problems.sentences();
+    let mut sentences = core.problems.sentences();
+    sentences.extend(core.host.as_ref().and_then(|host| host.overdue()));
     let problem = (!sentences.is_empty()).then(|| sentences.join(" "));
     let waiting = core.waiting_for.lock().clone();
     let past = core

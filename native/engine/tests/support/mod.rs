@@ -1,6 +1,8 @@
 //! A cluster of real nodes in one process: real ports on loopback, real disks in a temporary directory.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod host;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;

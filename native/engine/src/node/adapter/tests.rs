@@ -87,7 +87,8 @@ struct Hosted;
 impl StoreBuilder<TypeConfig, LogStore, MachineAdapter, Guard> for Hosted {
     async fn build(&self) -> Result<(Guard, LogStore, MachineAdapter), StorageError<TypeConfig>> {
         let directory = tempfile::tempdir().unwrap();
-        let (machine, host) = hosted::pair(directory.path().join("exchange")).unwrap();
+        let (machine, host) =
+            hosted::pair(directory.path().join("exchange"), std::time::Duration::from_secs(60)).unwrap();
         serve_files(host.clone());
         Ok(build(Box::new(machine), Some(host), directory))
     }

@@ -144,3 +144,73 @@ fn a_snapshot_ends_the_wait_for_entries_that_it_made_the_log_forget() {
     drop(turn);
     thread.join().unwrap();
 }
+
+/// Fails to install the snapshot of `bad`, as often as it is asked to.
+struct Picky {
+    bad: u64,
+    attempts: Arc<AtomicUsize>,
+    installed: Arc<Mutex<Option<u64>>>,
+}
+
+impl StateMachine for Picky {
+    fn load_notes(&mut self) -> Result<Notes, Failure> {
+        Ok(Vec::new())
+    }
+
+    fn apply(&mut self, commands: &[Committed], _notes: &[Note]) -> Result<Answer, Failure> {
+        Ok(Answer::Now(commands.iter().map(|_| Ok(Bytes::new())).collect()))
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Frozen>, Failure> {
+        Err(Failure::invalid("not here"))
+    }
+
+    fn install(&mut self, index: u64, _: &mut dyn Read, _: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure> {
+        if index == self.bad {
+            self.attempts.fetch_add(1, Ordering::SeqCst);
+            return Err(Failure::new(Code::StateMachine, "not this one"));
+        }
+        *self.installed.lock() = Some(index);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn picky(root: &std::path::Path, bad: u64) -> (Arc<Shared>, SnapshotDir, Picky) {
+    let machine = Picky { bad, attempts: Arc::default(), installed: Arc::default() };
+    (shared(), SnapshotDir::open(root).unwrap(), machine)
+}
+
+#[test]
+fn an_installation_that_fails_is_tried_again_until_a_newer_snapshot_takes_its_place() {
+    let root = tempfile::tempdir().unwrap();
+    let (shared, directory, machine) = picky(root.path(), 7);
+    let (attempts, installed) = (machine.attempts.clone(), machine.installed.clone());
+    let thread = Applier::open(Box::new(machine), None, shared.clone()).unwrap().spawn("test").unwrap();
+    shared.queue.push(Work::Install(snapshot(&directory, 9, 7)));
+    eventually("a second attempt", || attempts.load(Ordering::SeqCst) >= 2);
+    assert_eq!(shared.problems.sentences(), ["not this one"]);
+    assert_eq!(shared.progress.borrow().next_log_index, 0, "what failed counts as applied");
+    shared.queue.push(Work::Install(snapshot(&directory, 20, 15)));
+    eventually("the newer one", || shared.progress.borrow().next_log_index == 21);
+    assert_eq!(*installed.lock(), Some(15));
+    assert!(shared.problems.sentences().is_empty());
+    shared.queue.close();
+    thread.join().unwrap();
+}
+
+#[test]
+fn an_installation_that_always_fails_does_not_hold_up_the_close() {
+    let root = tempfile::tempdir().unwrap();
+    let (shared, directory, machine) = picky(root.path(), 7);
+    let attempts = machine.attempts.clone();
+    let thread = Applier::open(Box::new(machine), Some(snapshot(&directory, 9, 7)), shared.clone()).unwrap();
+    let thread = thread.spawn("test").unwrap();
+    eventually("an attempt", || attempts.load(Ordering::SeqCst) >= 1);
+    shared.queue.close();
+    eventually("the end", || thread.is_finished());
+    thread.join().unwrap();
+}

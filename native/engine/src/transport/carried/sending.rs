@@ -273,7 +273,7 @@ impl Sending {
         let congestion = self.congestion.saturating_sub(self.in_flight_bytes);
         let len = whole.min(room).min(congestion);
         // The end needs no room; a full piece is not cut up because of a few bytes of room.
-        let worthwhile = len == whole || (len >= PAYLOAD_BYTES_MAX / 2 && len > 0);
+        let worthwhile = len == whole || len >= PAYLOAD_BYTES_MAX / 2;
         (worthwhile && (len > 0 || whole == 0)).then_some(len)
     }
 
