@@ -1,5 +1,5 @@
 # The commands of this project. Each says what it lacks and stops; `make deps` installs it where it can.
-.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers
+.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in
 .DEFAULT_GOAL := help
 
 help:    ## what there is
@@ -26,3 +26,5 @@ clean: deps    ## remove what the builds made
 	@lein clean && cargo clean
 bench-writers:    ## 256 writers on three nodes for a minute, syncs counted by strace
 	@cargo run --locked --release -p quorate-bench -- writers --writers 256 --seconds 60 --strace
+bench-drop-in: build    ## a fluree/raft-style state machine on three nodes in one JVM, by either transport
+	@lein with-profile +bench run -m drop-in

@@ -44,5 +44,7 @@
              ;; Only a REPL loads user.clj; a server and the tests start without it.
              :repl {:source-paths ["clj/dev"]}
              :test {:jvm-opts ["-Xcheck:jni"]}
+             ;; `make bench-drop-in`.
+             :bench {:source-paths ["benches/clojure"]}
              ;; `make jar` puts the native library there.
              :with-library {:resource-paths ["target/jar-resources"]}})

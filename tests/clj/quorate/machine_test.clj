@@ -76,5 +76,6 @@
       (let [other (machine/reducer-machine "n" (fn [s e _] [(conj s e) :ok]) nil)]
         (machine/replace! other (.getPath file))
         (is (= [1 2] (machine/current other))))
+      (is (= ["a" "java.lang.NullPointerException"] (map machine/said [(Exception. "a") (NullPointerException.)])) "a failure always says something")
       (is (instance? java.io.IOException (snapshot m (str file "/no/such"))) "and what goes wrong is told")
       (finally (.delete file)))))

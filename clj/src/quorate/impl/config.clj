@@ -284,20 +284,24 @@
   {:listen :listen, :snapshot-threshold :snapshot-commands, :log-keep-entries :log-keep-entries, :retry-ms :retry-ms,
    :insecure :insecure, :join? :join-only, :log-level :log-level})
 
-(def ^:private ^:const snapshot-timeout-default "The engine's, in ms." 60000)
-(def ^:private ^:const snapshot-grace-ms
-  "The engine gives up a user's snapshot so much later than this side, which can say more about it."
+(def ^:private ^:const snapshot-margin-ms
+  "The engine gives a user's snapshot up so much later than this side does: the nearer one says what was wrong."
   5000)
 
-(defn- snapshots-for-engine
-  "Whether there are snapshots, and how long one may take."
-  [{:keys [state-machine snapshot-timeout-ms] :as config}]
-  (let [users? (some config (remove #{:snapshot-list-indexes} conventions/snapshot-keys))]
-    (cond
-      (and state-machine users?) {:snapshot-timeout-ms (+ (long snapshot-grace-ms)
-                                                          (long (or snapshot-timeout-ms snapshot-timeout-default)))}
-      state-machine              {:snapshots false}
-      snapshot-timeout-ms        {:snapshot-timeout-ms snapshot-timeout-ms})))
+(def ^:const snapshot-timeout-ms-default "`:snapshot-timeout-ms` when it is not given, the engine's own default." 60000)
+
+(defn user-snapshots?
+  "True when the `:state-machine` of `config` has snapshot functions."
+  [config]
+  (boolean (and (:state-machine config)
+                (some config [:snapshot-write :snapshot-reify :snapshot-install :snapshot-xfer]))))
+
+(defn- snapshots-for-engine [{:keys [state-machine snapshot-timeout-ms] :as config}]
+  (cond
+    (user-snapshots? config) {:snapshot-timeout-ms (+ (long (or snapshot-timeout-ms snapshot-timeout-ms-default))
+                                                      (long snapshot-margin-ms))}
+    state-machine            {:snapshots false}
+    snapshot-timeout-ms      {:snapshot-timeout-ms snapshot-timeout-ms}))
 
 (defn- for-node [{:keys [this-server transport] :as config}]
   (into (cond-> {:engine              :node

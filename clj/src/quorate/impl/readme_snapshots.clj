@@ -67,8 +67,9 @@
     (tasks/restored! context index term)
     (when-not (or at-start? (= server (:server marker)))
       (keep-value! context index state)
-      ;; Nobody waits for the answer: it is a notice.
-      (transfer/ask! @runtime (:server marker) {:ask :installed, :index index} notice-ms))))
+      (when-let [t (machine/failure-of #(transfer/ask! @runtime (:server marker) {:ask :installed, :index index} notice-ms))]
+        ;; Nobody waits for its answer either: it is a notice.
+        (log/debug t "The notice of an installed snapshot was not sent.")))))
 
 (defn answer
   "Tells the user's function that `from` installed the state of `index`, which this node took. Returns the empty answer."

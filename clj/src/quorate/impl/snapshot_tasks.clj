@@ -16,7 +16,6 @@
 (set! *warn-on-reflection* true)
 (set! *unchecked-math* :warn-on-boxed)
 
-(def ^:const timeout-ms-default "`:snapshot-timeout-ms` when it is not given." 60000)
 (def ^:private ^:const repeated-ns "The same failure is reported again after this time only; tries may be half a second apart."
   10000000000)
 (def ^:private ^:const messages-max "Messages that are told from new ones." 32)

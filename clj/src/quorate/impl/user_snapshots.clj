@@ -29,10 +29,9 @@
   "Functions any of which means that there are to be snapshots."
   [:snapshot-write :snapshot-reify :snapshot-install :snapshot-xfer])
 
-(defn present?
-  "True when the `:state-machine` of `config` has snapshot functions."
-  [config]
-  (boolean (and (:state-machine config) (some config deciding))))
+(def present?
+  "True when the `:state-machine` of a configuration has snapshot functions."
+  config/user-snapshots?)
 
 (defn- shown [kind]
   (if (= :readme kind) "fluree/raft's README" "fluree/raft's source"))
@@ -119,7 +118,7 @@
                 (merge (select-keys config deciding)
                        {:server     (config/server-text (:this-server config))
                         :directory  (files/directory config)
-                        :timeout-ms (:snapshot-timeout-ms config tasks/timeout-ms-default)
+                        :timeout-ms (:snapshot-timeout-ms config config/snapshot-timeout-ms-default)
                         :runtime    (atom {:config config})
                         :position   (long-array 3)
                         :pending    (atom nil)
