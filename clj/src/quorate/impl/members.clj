@@ -87,10 +87,7 @@
       (refused kind (str server " is not in our network configuration. Cannot remove."))
 
       (and (= :remove op) (= 1 (count members)))
-      (refused kind "Cannot remove server if there are no other servers in the configuration.")
-
-      @(:pending-server rt)
-      (refused kind (pending-sentence @(:pending-server rt))))))
+      (refused kind "Cannot remove server if there are no other servers in the configuration."))))
 
 (defn- message [op server]
   (case op
@@ -105,7 +102,7 @@
     (report/report! rt (case op :add :add-server, :remove :remove-server) failure {:key server})))
 
 (defn- begin!
-  "Starts the change. Throws ex-info when it cannot be begun."
+  "Starts the change, when no other one asked for so is under way. Throws ex-info when it cannot be begun."
   [rt op {:keys [server address command-id]}]
   (let [target (if (= :add op) (address-of rt server address) "")
         claim  {:id server, :op op, :command-id command-id}]

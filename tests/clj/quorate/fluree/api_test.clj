@@ -23,7 +23,9 @@
     (is (= [1 2 3] (seq (codec/decode bytes))) "a byte array stays one"))
   (is (not (codec/command? (codec/encode "x"))))
   (doseq [cut [2 5 8]]
-    (is (= :raft/corrupt (error-of (codec/decode (java.util.Arrays/copyOf (codec/encode-command "some id" 1) (int cut)))))))
+    (let [torn (java.util.Arrays/copyOf (codec/encode-command "some id" 1) (int cut))]
+      (is (= :raft/corrupt (error-of (codec/decode torn))))
+      (is (= :raft/corrupt (error-of (codec/command-id torn))))))
   (is (= :raft/too-large (error-of (codec/encode-command (apply str (repeat 100 "x")) (byte-array (- codec/entry-bytes-max 50))))))
   (is (= :raft/unreadable (error-of (codec/encode-command inc 1)))))
 

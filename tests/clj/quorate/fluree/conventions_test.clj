@@ -6,7 +6,8 @@
             [quorate.impl.config :as config]
             [quorate.impl.conventions :as conventions]
             [quorate.impl.lanes :as lanes]
-            [quorate.impl.report :as report])
+            [quorate.impl.report :as report]
+            [quorate.raft.configuration :as configuration])
   (:import (clojure.lang ExceptionInfo)))
 
 (set! *warn-on-reflection* true)
@@ -81,6 +82,9 @@
         [k said]      (refusal #(conventions/check! contradicting))]
     (is (= :callbacks k))
     (is (str/includes? said ":snapshot-reify follow fluree/raft's README, :snapshot-install its source"))
+    (is (= :callbacks (first (refusal #(configuration/checked (merge {:this-server "a", :servers ["a"], :state-machine (fn [_ _])}
+                                                                     contradicting)))))
+        "nothing need be started to know")
     (is (nil? (refusal #(conventions/check! (assoc contradicting :callbacks :readme)))))
     (is (= :readme (conventions/convention (assoc contradicting :callbacks :readme) :snapshot-write)))))
 

@@ -72,8 +72,10 @@
 (defn leader [nodes]
   (eventually (fn [] (first (filter raft/leader? (vals nodes))))))
 
-(defn followers [nodes]
-  (remove raft/leader? (vals nodes)))
+(defn followers
+  "Those that do not lead now."
+  [nodes]
+  (vec (remove raft/leader? (vals nodes))))
 
 (defn joiner
   "A node \"d\" at `address`, with an empty disk, that only joins the cluster of `nodes`; with `more`."
