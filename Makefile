@@ -1,5 +1,5 @@
 # The commands of this project. Each says what it lacks and stops; `make deps` installs it where it can.
-.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in
+.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage
 .DEFAULT_GOAL := help
 
 help:    ## what there is
@@ -28,3 +28,11 @@ bench-writers:    ## 256 writers on three nodes for a minute, syncs counted by s
 	@cargo run --locked --release -p quorate-bench -- writers --writers 256 --seconds 60 --strace
 bench-drop-in: build    ## a fluree/raft-style state machine on three nodes in one JVM, by either transport
 	@lein with-profile +bench run -m drop-in
+
+CRASH = cargo build --locked --release -p quorate-crash && target/release/crash
+powercut:    ## cut the power of real disks under load (root): CYCLES=100 LEVEL=1 or 2, SEED=
+	@$(CRASH) powercut --cycles $(or $(CYCLES),100) --level $(or $(LEVEL),1) $(if $(SEED),--seed $(SEED))
+torture:    ## kill, pause, part and wipe processes; check the history: MINUTES=5 SEED=
+	@$(CRASH) torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
+damage:    ## damage files of closed nodes and start them: ALONE=200 THREE=50 SEED=
+	@$(CRASH) damage --alone $(or $(ALONE),200) --among-three $(or $(THREE),50) $(if $(SEED),--seed $(SEED))

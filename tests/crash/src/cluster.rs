@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn a_vote_counts_once_the_former_member_is_gone() {
-        let status = |members: &str| format!("{{:name \"b\" :id \"2\" :role :follower :members [{members}] :problem nil}}");
+        let status =
+            |members: &str| format!("{{:name \"b\" :id \"2\" :role :follower :members [{members}] :problem nil}}");
         let member = |id: u32, voter: bool| format!("{{:name \"b\" :id \"{id}\" :address \"x\" :voter {voter}}}");
         assert!(is_voter(&status(&member(2, true))));
         assert!(!is_voter(&status(&member(2, false))));

@@ -52,8 +52,8 @@ pub struct Plan {
 /// What became of the damaged nodes.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// It had everything.
-    pub healed: u64,
+    /// It had everything, by kind of file and damage.
+    pub healed: BTreeMap<String, u64>,
     /// It had everything up to some write: the end of the newest log file was damaged.
     pub shortened: u64,
     /// It refused, by kind of file and damage.
@@ -65,17 +65,27 @@ pub struct Report {
 }
 
 impl Report {
+    /// What healed and what was refused, by kind.
+    pub fn kinds(&self) -> String {
+        let list = |counts: &BTreeMap<String, u64>| {
+            counts.iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+        };
+        format!("healed: {}\nrefused: {}", list(&self.healed), list(&self.refused))
+    }
+
     /// How many damages were done.
     pub fn trials(&self) -> u64 {
-        self.healed + self.shortened + self.refused.values().sum::<u64>() + self.wrong.len() as u64
+        let known = self.healed.values().chain(self.refused.values()).sum::<u64>();
+        known + self.shortened + self.wrong.len() as u64
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let refused: Vec<String> = self.refused.iter().map(|(what, count)| format!("{count} {what}")).collect();
-        write!(f, "{} damages: {} healed, {} shortened, ", self.trials(), self.healed, self.shortened)?;
-        write!(f, "refused: {}; {} wrong", refused.join(", "), self.wrong.len())
+        let healed: u64 = self.healed.values().sum();
+        let refused: u64 = self.refused.values().sum();
+        write!(f, "{} damages: {healed} healed, {} shortened, {refused} refused, ", self.trials(), self.shortened)?;
+        write!(f, "{} wrong", self.wrong.len())
     }
 }
 
@@ -274,7 +284,8 @@ fn start(cluster: &mut Cluster, at: usize) -> Result<Fate, Failure> {
         };
         fate.is_some()
     });
-    let late = || Fate::Wrong(format!("It neither serves nor refuses in {BOUND:?}: {:?}", process.call("status", BOUND)));
+    let late =
+        || Fate::Wrong(format!("It neither serves nor refuses in {BOUND:?}: {:?}", process.call("status", BOUND)));
     Ok(if decided { fate.unwrap_or_else(late) } else { late() })
 }
 
@@ -319,9 +330,11 @@ impl Report {
                 }
                 *self.refused.entry(wound.kind()).or_default() += 1;
             }
-            Fate::Wrong(sentence) => self.wrong.push(format!("{} ({}): {sentence}", wound.kind(), wound.file.display())),
+            Fate::Wrong(sentence) => {
+                self.wrong.push(format!("{} ({}): {sentence}", wound.kind(), wound.file.display()))
+            }
             Fate::Serves(entries) => match state_after(&entries) {
-                Some(last) if last == written => self.healed += 1,
+                Some(last) if last == written => *self.healed.entry(wound.kind()).or_default() += 1,
                 Some(last) if may_be_shorter && last < written => self.shortened += 1,
                 other => self.wrong.push(format!(
                     "{} ({}): it serves the state after write {other:?} of {written}.",

@@ -24,12 +24,7 @@ pub struct Load {
 
 impl Load {
     /// Starts `clients` clients, spread over `processes`, writing what `ledger` says next. Fails with `Io`.
-    pub fn start(
-        ledger: &Arc<Ledger>,
-        processes: &[Arc<Process>],
-        clients: u64,
-        seed: &Rng,
-    ) -> Result<Load, Failure> {
+    pub fn start(ledger: &Arc<Ledger>, processes: &[Arc<Process>], clients: u64, seed: &Rng) -> Result<Load, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut load = Load { stop: stop.clone(), threads: Vec::new() };
         for client in 0..clients {

@@ -85,8 +85,13 @@ impl Process {
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let pid = Pid::from_child(&child);
         let shared = Arc::new(Shared::default());
-        let process =
-            Process { child: Mutex::new(child), pid, stdin: Mutex::new(stdin), shared: shared.clone(), log: log.into() };
+        let process = Process {
+            child: Mutex::new(child),
+            pid,
+            stdin: Mutex::new(stdin),
+            shared: shared.clone(),
+            log: log.into(),
+        };
         let reader = std::thread::Builder::new().name(format!("answers-{}", pid.as_raw_nonzero()));
         reader.spawn(move || shared.read(stdout)).map_err(failed)?;
         Ok(Arc::new(process))

@@ -70,6 +70,6 @@ fn damage_main(words: &[String]) -> Result<bool, Failure> {
     options.end()?;
     let plan = damage::Plan { program, base, alone, among_three, seed, stop: workdir::stop_flag()? };
     let report = damage::run(&plan, &|line| println!("{line}"))?;
-    println!("{report}");
+    println!("{}\n{report}", report.kinds());
     Ok(report.wrong.is_empty())
 }

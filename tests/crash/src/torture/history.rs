@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(judge(&lines), Vec::<String>::new());
         lines.push(line("cas", "d", Some("0 -"), (92, 93), Status::Ok));
         assert_eq!(judge(&lines).len(), 1, "it lost against what it expected");
-        assert_eq!(longest_gap(&lines, 100), Duration::from_nanos(90));
+        assert_eq!(longest_gap(&lines, 100), Duration::from_nanos(80));
     }
 
     #[test]

@@ -78,7 +78,11 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let faults: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        write!(f, "{} rounds, {} operations ({} unknown, {} failed), ", self.rounds, self.operations, self.unknown, self.failed)?;
+        write!(
+            f,
+            "{} rounds, {} operations ({} unknown, {} failed), ",
+            self.rounds, self.operations, self.unknown, self.failed
+        )?;
         write!(f, "{} elections, longest unavailability {} ms, ", self.elections, self.longest_unavailability_ms)?;
         write!(f, "faults: {}; {} wrong", faults.join(", "), self.wrong.len())
     }
@@ -107,7 +111,14 @@ pub fn run(plan: &Plan, say: &dyn Fn(String)) -> Result<Report, Failure> {
         let nodes = if rng.chance(50) { 3 } else { 5 };
         let one = round(plan, work.path(), nodes, &mut rng)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        tally.add(&TallyLine { run: "torture", seed: plan.seed, round: total.rounds, nodes, report: &one, unix_s: now })?;
+        tally.add(&TallyLine {
+            run: "torture",
+            seed: plan.seed,
+            round: total.rounds,
+            nodes,
+            report: &one,
+            unix_s: now,
+        })?;
         total.add(&one);
         if !one.wrong.is_empty() {
             work.keep();

@@ -195,7 +195,8 @@ mod tests {
     #[test]
     fn a_shut_direction_holds_bytes_back_and_the_other_goes_on() {
         let node = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (network, addresses) = Network::start(&[node.local_addr().unwrap().to_string(), "127.0.0.1:1".into()]).unwrap();
+        let (network, addresses) =
+            Network::start(&[node.local_addr().unwrap().to_string(), "127.0.0.1:1".into()]).unwrap();
         network.runs_as(1, std::process::id());
         let mut caller = TcpStream::connect(&addresses[0]).unwrap();
         caller.write_all(b"1").unwrap();

@@ -1,0 +1,74 @@
+//! Every machinery, for a few seconds, with fresh seeds: what it found before is guarded by tests of the engine.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quorate_crash::{damage, disk, powercut, torture};
+
+fn program() -> PathBuf {
+    env!("CARGO_BIN_EXE_crash-node").into()
+}
+
+/// Removed at the end, unless a run keeps something there for a person.
+fn base(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("crash").join(name)
+}
+
+fn seed() -> u64 {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    println!("seed {seed}");
+    seed
+}
+
+fn powercuts(level: u32, cycles: u64) {
+    if let Some(why) = disk::missing(level) {
+        println!("skipped: {why}");
+        return;
+    }
+    let base = base(&format!("level-{level}"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let tally = base.join("tally.jsonl");
+    let plan = powercut::Plan { program: program(), base: base.clone(), tally, cycles, level, seed: seed(), stop };
+    let totals = powercut::run(&plan, &|line| println!("{line}")).unwrap();
+    assert_eq!(totals.wrong, Vec::<String>::new());
+    assert_eq!(totals.cycles, cycles);
+    assert!(totals.acknowledged > 0 && totals.checked > 0, "{totals}");
+    let lines = std::fs::read_to_string(base.join("tally.jsonl")).unwrap();
+    assert!(lines.lines().count() >= cycles as usize, "{lines}");
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(&format!("level-{level}/run-{}", std::process::id())), "left mounted:\n{mounts}");
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut() {
+    powercuts(1, 6);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut_of_a_disk_with_a_volatile_cache() {
+    powercuts(2, 6);
+}
+
+#[test]
+fn damaged_nodes_heal_or_refuse() {
+    let (base, stop) = (base("damage"), Arc::new(AtomicBool::new(false)));
+    let plan = damage::Plan { program: program(), base, alone: 20, among_three: 5, seed: seed(), stop };
+    let report = damage::run(&plan, &|line| println!("{line}")).unwrap();
+    assert_eq!(report.wrong, Vec::<String>::new());
+    assert_eq!(report.trials(), 25);
+}
+
+#[test]
+fn what_clients_see_among_kills_pauses_and_partitions_is_linearizable() {
+    let (base, stop) = (base("torture"), Arc::new(AtomicBool::new(false)));
+    let tally = base.join("tally.jsonl");
+    let (time, round) = (Duration::from_secs(1), Duration::from_secs(8));
+    let plan = torture::Plan { program: program(), base, tally, time, round, seed: seed(), stop };
+    let report = torture::run(&plan, &|line| println!("{line}")).unwrap();
+    assert_eq!(report.wrong, Vec::<String>::new());
+    assert!(report.operations > report.unknown + report.failed, "{report}");
+    assert!(report.connections > 0 && !report.faults.is_empty(), "{report}");
+}
