@@ -204,6 +204,7 @@
       :election                             why and when it last saw one: {:cause :term :ms-ago}
       :fsync                                {:count :entries :bytes :last-us :mean-us :max-us}
       :last-error                           {:where :message :at} of the last error of one of your functions, if any
+      :messages-dropped                     with a user's transport: messages that :send-rpc-fn did not take fast enough
 
   After `close` the last of it, with `:role :closed`."
   [node]

@@ -10,6 +10,7 @@
 
   The runtime is a map that never changes; what changes is in atoms and counters inside it."
   (:require [quorate.impl.codec :as codec]
+            [quorate.impl.courier :as courier]
             [quorate.impl.errors :as errors]
             [quorate.impl.machine :as machine]
             [quorate.impl.monitor :as monitor]
@@ -94,6 +95,7 @@
                    :members (mapv #(update % :name (partial server rt)) (:members raw))
                    :callbacks-waiting (pending/waiting (:pending rt)))
       @(:last-error rt) (assoc :last-error @(:last-error rt))
+      (:courier rt)  (assoc :messages-dropped (courier/dropped (:courier rt)))
       (monitor/on? (:monitor rt)) (assoc :monitor-dropped (monitor/dropped (:monitor rt)))
       @(:last-error rt) (assoc :last-error @(:last-error rt))
       @(:problem rt) (assoc :problem @(:problem rt))

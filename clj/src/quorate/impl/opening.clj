@@ -190,19 +190,20 @@
 (def ^:private ^:const disk-look-ms "How often it looks." 2)
 
 (defn- read-from-disk?
-  "True when `status` has what the disk held. A node that belongs to no cluster yet has nothing there."
-  [{:keys [cluster-id problem term last-log-index] :as status}]
+  "True when `status` has what the disk held, or never will. A node that belongs to no cluster yet has nothing there. A problem
+  may be that of a user's snapshot, when there is one, which keeps no log from being opened."
+  [{:keys [cluster-id problem term last-log-index] :as status} users-snapshot?]
   (or (nil? cluster-id)
-      (some? problem)
+      (and (some? problem) (not users-snapshot?))
       (and (contains? status :last-log-index)
            (or (nil? last-log-index) (pos? (long term))))))
 
 (defn- await-disk!
   "Waits until the status has what the disk held, for [[disk-wait-ms]] at most."
-  [rt]
+  [rt users-snapshot?]
   (let [end (+ (System/nanoTime) (* 1000000 (long disk-wait-ms)))]
     (loop []
-      (when-not (or (read-from-disk? (node/status rt)) (> (System/nanoTime) end))
+      (when-not (or (read-from-disk? (node/status rt) users-snapshot?) (> (System/nanoTime) end))
         (Thread/sleep (long disk-look-ms))
         (recur)))))
 
@@ -219,11 +220,12 @@
         (when-let [f (:leader-change-fn config)]
           (watches/add! rt watches/default-key f nil))
         (reset! (:last-raft-state rt) (node/raft-state rt))
-        (when-not (snapshot? rt)
-          (user-snapshots/tried! (:machine rt)))
-        (start-threads! rt)
-        (await-disk! rt)
-        (user-snapshots/await-restored! (:machine rt))
+        (let [snapshot? (snapshot? rt)]
+          (when-not snapshot?
+            (user-snapshots/tried! (:machine rt)))
+          (start-threads! rt)
+          (await-disk! rt (and snapshot? (user-snapshots/present? config)))
+          (user-snapshots/await-restored! (:machine rt)))
         rt)
       (catch Throwable t
         (session/close! handle)

@@ -115,7 +115,8 @@
       (is (eventually 30 #(= 250 (count @(:state-atom (@groups "JKL"))))) "its state came as a snapshot, then entries")
       (is (= 7 (group/call! (@groups "JKL") [:read 7])))
       (let [gone (first (remove #{"JKL" (:this-server (leading groups))} (keys @groups)))]
-        (is (= :remove (:op (group/change-server! (leading groups) :remove-server gone))))
+        (is (eventually 30 #(= :remove (:op (group/change-server! (leading groups) :remove-server gone))))
+            "as soon as the change before is over: one at a time")
         (is (eventually #(= 3 (count (:members (raft/status (:raft (leading groups)))))))))
       (is (true? (group/call! (leading groups) [:write :after true]))))))
 

@@ -108,6 +108,7 @@
            (is (not= leader (leader-of bus)))
            (start-server! leader)
            (is (eventually 60 #(all-have? users 300)))))
+       (is (every? #(nat-int? (:messages-dropped (raft/status %))) (vals @nodes)))
        (testing "every fault came up"
          (is (every? #(pos? (long (get @(:counts bus) % 0))) [:lost :doubled :throws :delivered]) (pr-str @(:counts bus))))))))
 

@@ -202,7 +202,7 @@
                                                            (fn [_index done] (done) (done :again)))}})]
        (with-node [node (config directory user nil)]
          (is (= 59 (entries! node (sets 0 60))))
-         (is (eventually #(= 60 (snapshot-index node)))))))))
+         (is (= 60 @(raft/snapshot! node {:timeout-ms 10000}))))))))
 
 (deftest a-function-that-hangs-holds-up-neither-start-nor-close-for-long
   (clusters/with-directory
@@ -210,7 +210,7 @@
      (let [state (atom {})]
        (with-node [node (readme-config directory state nil)]
          (is (= 59 (entries! node (sets 0 60))))
-         (is (eventually #(= 60 (snapshot-index node)))))
+         (is (= 60 @(raft/snapshot! node {:timeout-ms 10000}))))
        (let [hanging (promise)
              node    (raft/start (readme-config directory state
                                                 {:snapshot-timeout-ms 300
@@ -249,7 +249,7 @@
            seen (atom nil)]
        (with-node [node (config directory user nil)]
          (is (= 99 (entries! node (sets 0 100))))
-         (is (eventually #(= 100 (snapshot-index node))))
+         (is (= 100 @(raft/snapshot! node {:timeout-ms 10000})))
          (reset! seen (raft/status node)))
        (let [broken (atom true)
              errors (atom [])
@@ -324,7 +324,7 @@
      (let [state (atom {})]
        (with-node [node (readme-config directory state nil)]
          (is (= 59 (entries! node (sets 0 60))))
-         (is (eventually #(= 60 (snapshot-index node)))))
+         (is (= 60 @(raft/snapshot! node {:timeout-ms 10000}))))
        (reset! state {})
        (let [tries  (atom 0)
              errors (atom [])]
@@ -366,3 +366,21 @@
        (is (= [:raft/config :callbacks]
               (refused (assoc alone :callbacks :readme)))
            "reify and install of the source's convention do not fit")))))
+
+(deftest without-functions-there-are-no-snapshots-and-that-is-no-problem
+  (clusters/with-directory
+   (fn [directory]
+     (let [state (atom {})]
+       (with-node [node (dissoc (readme-config directory state {:snapshot-threshold 10, :log-keep-entries 1})
+                                :snapshot-write :snapshot-reify :snapshot-install)]
+         (doseq [e (sets 0 60)] (entry! node e))
+         (let [failure (try @(raft/snapshot! node) (catch ExceptionInfo e e))]
+           (is (instance? ExceptionInfo failure))
+           (is (re-find #"no snapshots" (str (ex-message failure) (:reason (ex-data failure))))))
+         (let [status (raft/status node)]
+           (is (= [0 nil nil] ((juxt :snapshot-index :purged-log-index :problem) status))))))
+     (testing "the whole log is replayed"
+       (let [state (atom {})]
+         (with-node [node (dissoc (readme-config directory state nil) :snapshot-write :snapshot-reify :snapshot-install)]
+           (is (= 60 (raft/sync node)))
+           (is (= (kept 60) @state))))))))
