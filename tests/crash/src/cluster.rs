@@ -32,7 +32,7 @@ pub struct Tuning {
 impl Default for Tuning {
     /// Small: snapshots, purges and file changes several times a second.
     fn default() -> Tuning {
-        Tuning { times_ms: (50, 250), snapshot: 400, keep: 50, log_bytes: 2 << 20 }
+        Tuning { times_ms: (50, 250), snapshot: 300, keep: 4, log_bytes: 2 << 20 }
     }
 }
 

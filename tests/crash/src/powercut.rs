@@ -29,6 +29,13 @@ const CLIENTS: u64 = 24;
 /// How long the load runs before a cut, in milliseconds, at least and at most.
 const LOAD_MS: (u64, u64) = (60, 700);
 
+/// So many of a hundred cuts come right after a snapshot was put in place: what purging relies on is then youngest.
+const AIMED_PERCENT: u64 = 50;
+/// How long after it at most, in microseconds.
+const AIM_US: u64 = 8_000;
+/// How long an aimed cut waits for a snapshot at most.
+const AIM_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -234,6 +241,11 @@ impl Group {
         let cut = Cut::arm(&cut_disks)?;
         let load = Load::start(&self.ledger, &processes, self.clients, rng)?;
         std::thread::sleep(Duration::from_millis(rng.range(LOAD_MS.0, LOAD_MS.1)));
+        if rng.chance(AIMED_PERCENT) {
+            let target = targets.first().map(|at| self.disks[*at].point().join("data/group-0/snapshots"));
+            target.into_iter().for_each(|snapshots| await_change(&snapshots));
+            std::thread::sleep(Duration::from_micros(rng.below(AIM_US)));
+        }
         self.ledger.cut();
         let sectors = cut.fire(rng)?;
         load.tell_to_stop();
@@ -273,6 +285,19 @@ impl Group {
             wrong.extend(sentences.into_iter().map(|sentence| format!("{name}: {sentence}")));
         }
         Ok((checked, wrong))
+    }
+}
+
+/// Waits until a snapshot is put in place in `dir`; not for ever, for the load may be too light.
+fn await_change(dir: &Path) {
+    let names = || {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name());
+        names.filter(|name| name.to_string_lossy().ends_with(".snap")).max()
+    };
+    let (before, limit) = (names(), Instant::now() + AIM_PATIENCE);
+    while names() == before && Instant::now() < limit {
+        std::thread::sleep(Duration::from_micros(200));
     }
 }
 

@@ -29,7 +29,7 @@ const TTL: Duration = Duration::from_secs(3600);
 pub struct Medium {
     durable: Vec<u8>,
     /// Unflushed contents of sectors, the oldest first.
-    cached: BTreeMap<u64, Vec<Box<[u8; SECTOR]>>>,
+    cached: BTreeMap<u64, Vec<[u8; SECTOR]>>,
     on: bool,
     /// Flushes that were asked for, in number.
     flushes: u64,
@@ -66,7 +66,7 @@ impl Medium {
             let at = sector * SECTOR;
             let (from, to) = (at.max(start), (at + SECTOR).min(end));
             let before = self.read(at as u64, SECTOR)?;
-            let mut content = Box::new([0; SECTOR]);
+            let mut content = [0; SECTOR];
             content.copy_from_slice(&before);
             content[from - at..to - at].copy_from_slice(&data[from - start..to - start]);
             self.cached.entry(sector as u64).or_default().push(content);
