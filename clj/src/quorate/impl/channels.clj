@@ -71,17 +71,24 @@
   (errors/error :raft/overloaded (str "The channel took no event for " timeout-ms " ms: " puts-max " wait for its taker.")
                 {:limit puts-max}))
 
+(defn- refuse-all! [callbacks event]
+  (doseq [callback callbacks :when callback]
+    (runner/guarded "A callback threw."
+      (callback (errors/error :raft/shutdown "Raft server shut down." {:operation (first event)}))))
+  false)
+
 (defn put!
   "Puts `event` on `ch` and returns true, at once unless [[puts-max]] events wait already; then it waits for up to
-  `timeout-ms`, and throws ex-info `:raft/overloaded`. Throws `:raft/shutdown` when the channel is closed."
-  [ch event timeout-ms]
+  `timeout-ms`, and throws ex-info `:raft/overloaded`. When the channel is closed each of `callbacks`, functions or nil, gets
+  ex-info `:raft/shutdown` here and now, and it returns false: who puts from a go block must not be torn out of it."
+  [ch event timeout-ms callbacks]
   (when (nil? ch)
     (throw (errors/error :raft/invalid "There is neither a node nor a channel.")))
   (let [permits (permits-of ch)]
     (when-not (.tryAcquire permits (long timeout-ms) TimeUnit/MILLISECONDS)
       (throw (full timeout-ms)))
     (or (call :put! ch event (fn [_taken?] (.release permits)))
-        (throw (errors/error :raft/shutdown "Raft server shut down." {:operation (first event)})))))
+        (refuse-all! callbacks event))))
 
 ;; ------------------------------------------------------------------------------------------------------ consuming
 

@@ -74,8 +74,8 @@
       (send! rt command persist))))
 
 (defn put!
-  "Puts `command` on the command channel of `stub`, a map with `:config`, as fluree does. Returns true. Throws as
-  [[channels/put!]], and ex-info `:raft/invalid`."
+  "Puts `command` on the command channel of `stub`, a map with `:config`, as fluree does. Returns and throws
+  as [[channels/put!]]; throws ex-info `:raft/invalid` too."
   [stub {:keys [timeout callback] :as command} persist]
   (let [ch         (get-in stub [:config :command-chan])
         timeout-ms (if (nil? timeout) stub-timeout-ms timeout)]
@@ -83,7 +83,7 @@
       (throw (errors/error :raft/invalid (str "This is not a node of quorate.raft: " (pr-str (class stub)) "."))))
     (node/check-timeout timeout-ms)
     (check-callback callback)
-    (channels/put! ch [:new-command command persist] timeout-ms)))
+    (channels/put! ch [:new-command command persist] timeout-ms [persist callback])))
 
 (defn- patiently
   "Calls `f`, again and again while that throws `:raft/overloaded`, for up to `timeout-ms`."

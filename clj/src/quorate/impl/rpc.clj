@@ -27,9 +27,9 @@
 (def ^:private ^:const put-ms "How long an event waits for room on a channel." 5000)
 
 (defn put!
-  "Puts the event on the channel of events of `stub`, a map with `:config`. Returns true. Throws as [[channels/put!]]."
+  "Puts the event on the channel of events of `stub`, a map with `:config`. Returns and throws as [[channels/put!]]."
   [stub op data callback]
-  (channels/put! (get-in stub [:config :event-chan]) [op data callback] put-ms))
+  (channels/put! (get-in stub [:config :event-chan]) [op data callback] put-ms [callback]))
 
 (defn raft-state!
   "Passes the raft state to `callback`."

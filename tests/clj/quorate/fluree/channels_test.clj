@@ -42,8 +42,12 @@
       (is (true? (got #(raft/new-entry {:config {:command-chan commands}} [:write "k" 1] %))))
       (raft/close node)
       (is (false? (async/put! events [:raft-state nil nil])))
-      (is (= :raft/shutdown (error-of (raft/new-entry {:config {:command-chan commands}} [:write "k" 1] (fn [_])))))
-      (is (= :raft/shutdown (error-of (raft/invoke-rpc* events :raft-state nil (fn [_])))))
+      (doseq [put! [#(raft/new-entry {:config {:command-chan commands}} [:write "k" 1] %)
+                    #(raft/invoke-rpc* events :raft-state nil %)]]
+        (let [got (promise)]
+          (is (false? (put! #(deliver got %))) "false, as core.async says it, and nothing thrown")
+          (is (= :raft/shutdown (:error (ex-data (deref got 0 nil)))))
+          (is (false? (put! nil)))))
       (is (eventually #(not-any? (fn [^Thread t] (re-find #"^quorate-(commands|event-chan)-s$" (.getName t)))
                                  (keys (Thread/getAllStackTraces))))
           "the threads that consumed them have ended"))))

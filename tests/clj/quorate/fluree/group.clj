@@ -6,6 +6,7 @@
             [clojure.edn :as edn]
             [clojure.java.io :as io]
             [clojure.string :as str]
+            [clojure.tools.logging :as log]
             [clojure.walk :as walk]
             [quorate.raft :as raft])
   (:import (java.io File FileOutputStream)
@@ -76,7 +77,10 @@
     (async/thread
       (loop []
         (when-let [text (async/<!! inbox)]
-          (consume! network raft text)
+          (try
+            (consume! network raft text)
+            (catch Exception e
+              (log/debug e "A message was dropped.")))
           (recur))))
     inbox))
 
