@@ -247,6 +247,8 @@ impl Group {
             std::thread::sleep(Duration::from_micros(rng.below(AIM_US)));
         }
         self.ledger.cut();
+        // Who has no power says nothing more: a sync on a cut file system may succeed falsely, and the others would hear.
+        targets.iter().try_for_each(|at| processes[*at].halt())?;
         let sectors = cut.fire(rng)?;
         load.tell_to_stop();
         for at in self.all() {

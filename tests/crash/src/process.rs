@@ -18,6 +18,9 @@ pub const PATIENCE: Duration = Duration::from_secs(8);
 /// How long an orderly end may take before the process is killed.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the threads of a paused process may take to stand still.
+const HALT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -158,6 +161,29 @@ impl Process {
     /// `kill -STOP`: the process stands still, its connections stay. Fails with `Io`.
     pub fn pause(&self) -> Result<(), Failure> {
         self.signal(Signal::STOP)
+    }
+
+    /// [`Process::pause`], and waits until no thread runs any more. One inside a system call may stay there, and goes no
+    /// further than its end. Fails with `Io`, and when a thread still runs after a second.
+    pub fn halt(&self) -> Result<(), Failure> {
+        self.pause()?;
+        let limit = Instant::now() + HALT_PATIENCE;
+        while !self.stands_still() {
+            if Instant::now() > limit {
+                return Err(Failure::internal("A paused process goes on."));
+            }
+            std::hint::spin_loop();
+        }
+        Ok(())
+    }
+
+    fn stands_still(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+        // The state follows the name, which is in parentheses: stopped, or waiting for a disk.
+        let states =
+            stats.map(|stat| stat.rsplit_once(") ").map_or(' ', |(_, rest)| rest.chars().next().unwrap_or(' ')));
+        states.into_iter().all(|state| "TtDZX".contains(state))
     }
 
     /// `kill -CONT`. Fails with `Io`.

@@ -5,10 +5,11 @@
 //! thing cannot be told from a torn write: the newest log file losing its end. Then an older state is accepted,
 //! if it is exactly the one after some write. In a cluster it is not: the others have what is missing.
 
+mod wound;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use crate::ledger::{value, whole};
 use crate::process::{Answer, Process};
 use crate::rng::Rng;
 use crate::workdir::WorkDir;
+use wound::{Wound, copy, hurt};
 
 /// How long a damaged node may take to heal or to refuse.
 const BOUND: Duration = Duration::from_secs(25);
@@ -93,22 +95,6 @@ enum Fate {
     Refused(String),
     Serves(Vec<(String, String)>),
     Wrong(String),
-}
-
-/// One damage.
-struct Wound {
-    /// Which file, relative to the data directory.
-    file: PathBuf,
-    what: &'static str,
-    newest_log: bool,
-}
-
-impl Wound {
-    fn kind(&self) -> String {
-        let parts: Vec<_> = self.file.iter().map(|part| part.to_string_lossy()).collect();
-        let place = if parts.len() > 2 { parts[1].to_string() } else { parts[0].to_string() };
-        format!("{place} {}", self.what)
-    }
 }
 
 /// Runs `plan`, printing progress with `say`. Fails when the machinery itself does.
@@ -346,83 +332,6 @@ impl Report {
     }
 }
 
-/// Damages one file below `data`: each part of the directory is as likely, each file of it too.
-fn hurt(data: &Path, rng: &mut Rng) -> io::Result<Wound> {
-    let mut parts: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-    for file in files(data)? {
-        let part = file.strip_prefix(data).unwrap_or(&file).iter().take(2).collect::<PathBuf>();
-        let part = if part.starts_with("group-0") { part } else { PathBuf::new() };
-        parts.entry(part).or_default().push(file);
-    }
-    let parts: Vec<Vec<PathBuf>> = parts.into_values().collect();
-    let part = rng.pick(&parts).cloned().unwrap_or_default();
-    let file = rng.pick(&part).cloned().ok_or_else(|| io::Error::other("there is no file"))?;
-    let newest = files(&data.join("group-0/log"))?.into_iter().filter(|path| is_log(path)).max();
-    let newest_log = Some(&file) == newest.as_ref();
-    let what = wound(&file, rng)?;
-    Ok(Wound { file: file.strip_prefix(data).unwrap_or(&file).to_path_buf(), what, newest_log })
-}
-
-fn is_log(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "raftlog")
-}
-
-fn wound(file: &Path, rng: &mut Rng) -> io::Result<&'static str> {
-    let mut content = fs::read(file)?;
-    let len = content.len() as u64;
-    let what = match rng.below(if len == 0 { 1 } else { 5 }) {
-        0 => "removed",
-        1 => "cut",
-        2 => "one bit flipped",
-        3 => "bytes overwritten",
-        _ => "sector zeroed",
-    };
-    let at = rng.below(len) as usize;
-    match what {
-        "removed" => return fs::remove_file(file).map(|()| what),
-        "cut" => content.truncate(at),
-        "one bit flipped" => content[at] ^= 1 << rng.below(8),
-        "bytes overwritten" => {
-            let end = content.len().min(at + 1 + rng.below(64) as usize);
-            content[at..end].fill_with(|| rng.next_u64() as u8);
-        }
-        _ => {
-            let sector = at / 512 * 512;
-            let end = content.len().min(sector + 512);
-            content[sector..end].fill(0);
-        }
-    }
-    fs::write(file, content).map(|()| what)
-}
-
-fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            found.extend(files(&entry.path())?);
-        } else {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Makes `to` a copy of `from`.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    for file in files(from)? {
-        let target = to.join(file.strip_prefix(from).unwrap_or(&file));
-        target.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::copy(&file, &target)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -442,19 +351,5 @@ mod tests {
         let mut broken = state(61..=100);
         broken[0].1.pop();
         assert_eq!(state_after(&broken), None, "a value that nobody wrote");
-    }
-
-    #[test]
-    fn every_damage_changes_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("f");
-        let mut seen = BTreeSet::new();
-        for seed in 0..60 {
-            let content: Vec<u8> = (0..3_000).map(|at| (at % 251 + 1) as u8).collect();
-            fs::write(&file, &content).unwrap();
-            seen.insert(wound(&file, &mut Rng::new(seed)).unwrap());
-            assert_ne!(fs::read(&file).unwrap_or_default(), content);
-        }
-        assert_eq!(seen.len(), 5, "{seen:?}");
     }
 }
