@@ -50,6 +50,12 @@ pub fn missing(level: u32) -> Option<String> {
     absent.map(|tool| format!("there is no {tool}"))
 }
 
+/// Makes a disk in `dir` and takes it away again. Says why that failed: a container may have all that [`missing`] looks for and
+/// forbid mounting; `None` when it can be done.
+pub fn refused(dir: &Path, level: u32) -> Option<String> {
+    Disk::new(dir, "probe", level).err().map(|failure| format!("no disk can be made here: {failure}"))
+}
+
 impl Disk {
     /// Makes and mounts a disk called `name` in `dir`. `level` is 1 or 2. Fails with `Io`, or with what a tool said.
     pub fn new(dir: &Path, name: &str, level: u32) -> Result<Disk, Failure> {
