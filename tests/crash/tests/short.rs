@@ -1,5 +1,5 @@
 //! Every machinery, for a few seconds, with fresh seeds: what it found before is guarded by tests of the engine.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::explicit_write)]
 
 use std::io::Write;
 use std::path::PathBuf;
