@@ -82,7 +82,8 @@
              (tasks/call context :snapshot-install
                          (assoc part
                                 :leader-id (get (:servers @runtime) from from)
-                                :term      term
+                                ;; A node that starts may not know the present term yet; it is the snapshot's at least.
+                                :term      (max (long (or term 0)) (long (:snapshot-term part)))
                                 :pending?  (= :learner role))))})
 
 (defn- fetched-from!

@@ -95,9 +95,11 @@
                before (count (files/calls (get @users away) :install))]
            (reset! (:cut bus) #{away})
            (sets! (node leader) 30 250)
-           ;; Beyond what the other has, so that the log alone cannot help it.
-           (let [has (:last-log-index (raft/status (node away)))]
-             (is (eventually 30 #(some-> (:purged-log-index (raft/status (node leader))) (> (+ 10 (long has)))))))
+           ;; On every node beyond what that one has, whoever leads when it returns: the log alone cannot help it.
+           (let [has     (:last-log-index (raft/status (node away)))
+                 beyond? (fn [server]
+                           (some-> (:purged-log-index (raft/status (node server))) (> (+ 10 (long has)))))]
+             (is (eventually 60 #(every? beyond? (remove #{away} servers)))))
            (reset! (:cut bus) #{})
            (is (eventually 60 #(all-have? users 250)))
            (let [parts (drop before (map first (files/calls (get @users away) :install)))]
