@@ -20,6 +20,7 @@
 mod files;
 mod guard;
 mod marks;
+mod on_disk;
 mod options;
 mod reader;
 mod record;
