@@ -47,6 +47,22 @@ pub struct Harm {
     pub names_lost: u64,
 }
 
+impl Harm {
+    /// Both together.
+    pub fn plus(&self, other: &Harm) -> Harm {
+        Harm {
+            no_space: self.no_space + other.no_space,
+            write_errors: self.write_errors + other.write_errors,
+            sync_errors: self.sync_errors + other.sync_errors,
+            short_writes: self.short_writes + other.short_writes,
+            cuts: self.cuts + other.cuts,
+            sectors_lost: self.sectors_lost + other.sectors_lost,
+            torn: self.torn + other.torn,
+            names_lost: self.names_lost + other.names_lost,
+        }
+    }
+}
+
 /// ENOSPC.
 pub fn no_space() -> io::Error {
     io::Error::from_raw_os_error(28)

@@ -13,8 +13,6 @@ pub mod takes_effect_once;
 
 use std::fmt;
 
-use quorate_engine::CommandId;
-
 use acknowledged::Acknowledged;
 use answered_once::AnsweredOnce;
 use completeness::Completeness;
@@ -91,10 +89,10 @@ impl Judge {
     }
 
     /// A node acknowledged the command `body`, which took effect at `index`.
-    pub fn acknowledged(&mut self, id: CommandId, index: u64, body: u64) {
+    pub fn acknowledged(&mut self, index: u64, body: u64) {
         let holds = self.acknowledged.acknowledged(index, body);
         self.note(holds);
-        let holds = self.same.acknowledged(index, id, body);
+        let holds = self.same.acknowledged(index, body);
         self.note(holds);
     }
 }
