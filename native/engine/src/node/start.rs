@@ -16,6 +16,7 @@ use crate::machine::{Outcome, StateMachine};
 use crate::node::applier;
 use crate::node::asks;
 use crate::node::core::Core;
+use crate::node::inspect::{self, Inspection, LogEntry};
 use crate::node::launch::{self, Workers};
 use crate::node::membership;
 use crate::node::messages::Change;
@@ -280,6 +281,17 @@ impl Node {
     /// The user-visible index that this node has applied.
     pub fn index(&self) -> u64 {
         self.core.applier.progress.borrow().index
+    }
+
+    /// The consensus state: term, vote, positions, members.
+    pub fn inspect(&self) -> Inspection {
+        inspect::inspect(&self.core)
+    }
+
+    /// The entries of the log from index `first` to `last`, as far as it holds them, whether committed or not. Blocks for as
+    /// long as reading the disk takes. Fails with `Unavailable` while the log is not open, `Corrupt`, `Io`.
+    pub fn log_entries(&self, first: u64, last: u64) -> Result<Vec<LogEntry>, Failure> {
+        inspect::log_entries(&self.core, first, last)
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

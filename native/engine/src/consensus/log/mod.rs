@@ -39,4 +39,4 @@ pub mod env {
 }
 
 pub use options::{LogOptions, LogStats};
-pub use store::LogStore;
+pub use store::{Extent, LogStore};
