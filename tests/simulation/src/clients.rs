@@ -204,8 +204,8 @@ impl Clients {
         });
     }
 
-    /// A write was answered. Returns which node acknowledged a probe.
-    pub fn answered(&mut self, ticket: Ticket, outcome: Outcome, stamp: u64, world: &mut World) -> Option<usize> {
+    /// A write was answered. Returns when (in the order of events) it was asked for.
+    pub fn answered(&mut self, ticket: Ticket, outcome: Outcome, stamp: u64, world: &mut World) -> Option<u64> {
         let now = world.now;
         let holds = world.judge.answered.answered(ticket);
         world.judge.note(holds);
@@ -216,10 +216,9 @@ impl Clients {
             Err(failure) => {
                 world.note(format_args!("n{}", ticket.node), format_args!("fails {ticket:?} {:?}", failure.code));
                 self.failed(write, &failure, world);
-                return None;
             }
         }
-        write.client.is_none().then_some(ticket.node)
+        Some(write.call)
     }
 
     fn acknowledged(&mut self, ticket: Ticket, write: Write, bytes: &Bytes, stamp: u64, world: &mut World) {

@@ -14,6 +14,7 @@ use crate::host::Host;
 use crate::invariants::Violation;
 use crate::invariants::answered_once::Ticket;
 use crate::invariants::progress::Progress;
+use crate::looking::Looked;
 use crate::network::{Network, Traffic};
 use crate::panics;
 use crate::plan::Plan;
@@ -65,6 +66,7 @@ pub struct Run<'a> {
     pub(crate) progress: Progress,
     pub(crate) rng: Rng,
     pub(crate) report: Report,
+    pub(crate) looked: Vec<Looked>,
     look_at: u64,
 }
 
@@ -95,6 +97,7 @@ impl<'a> Run<'a> {
             progress: Progress::default(),
             rng: rng.split(2),
             report: Report::default(),
+            looked: vec![Looked::default(); plan.hosts.len()],
             look_at: 0,
         })
     }
@@ -135,10 +138,11 @@ impl<'a> Run<'a> {
         }
         self.listen();
         self.panics();
-        if self.now >= self.look_at {
+        let deep = self.now >= self.look_at;
+        if deep {
             self.look_at = self.now + LOOK_MS;
-            self.look();
         }
+        self.look(deep);
         Ok(())
     }
 
@@ -160,18 +164,17 @@ impl<'a> Run<'a> {
                     if let Err(failure) = &outcome {
                         self.progress.heard(node, &failure.message);
                     }
-                    let mut world = self.shared.lock();
-                    let probed = self.clients.answered(ticket, outcome, stamp, &mut world);
-                    drop(world);
-                    if let Some(node) = probed {
+                    let done = outcome.is_ok();
+                    let call = self.clients.answered(ticket, outcome, stamp, &mut self.shared.lock());
+                    if done {
                         self.progress.acknowledged(node);
+                        self.agenda.acknowledged(node, call);
                     }
-                    self.agenda.heard_of(node, life);
                 }
                 Happening::Read { number, outcome, stamp } => {
                     self.clients.read_done(number, outcome, stamp, &mut self.shared.lock());
                 }
-                Happening::Leader { node, life, event } => self.leader(node, life, &event),
+                Happening::Leader { node, event } => self.leader(node, &event),
                 Happening::Ended { what, node, outcome } => {
                     let said = outcome.as_ref().map_or_else(|failure| failure.message.clone(), |_| "done".into());
                     self.shared.lock().note(format_args!("n{node}"), format_args!("{what}: {said}"));
@@ -181,7 +184,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn leader(&mut self, node: usize, life: u64, event: &LeaderEvent) {
+    fn leader(&mut self, node: usize, event: &LeaderEvent) {
         let mut world = self.shared.lock();
         let role = event.new_role.name();
         world.note(format_args!("n{node}"), format_args!("is {role} in term {}, leader {:?}", event.term, event.new_leader));
@@ -191,7 +194,8 @@ impl<'a> Run<'a> {
             world.judge.note(holds);
         }
         drop(world);
-        self.agenda.role(node, life, event.new_role, event.term);
+        let stamp = self.shared.lock().stamp();
+        self.agenda.role(node, event.new_role, event.term, stamp);
     }
 
     fn panics(&mut self) {
@@ -203,21 +207,6 @@ impl<'a> Run<'a> {
                 world.judge.note(Err(Violation::new("progress", format!("the consensus core panicked: {panic}"))));
             }
         }
-    }
-
-    fn look(&mut self) {
-        let states: Vec<String> = self
-            .hosts
-            .iter()
-            .map(|host| match &host.life {
-                Some(life) => {
-                    let registers = life.registers.lock();
-                    format!("{}:{:x}", registers.index, registers.state())
-                }
-                None => "-".into(),
-            })
-            .collect();
-        self.shared.lock().note("all", format_args!("applied {}", states.join(" ")));
     }
 
     fn finish(mut self) -> std::io::Result<Report> {

@@ -46,8 +46,8 @@ pub struct Agenda {
     roles: BTreeMap<usize, (Role, u64)>,
     /// How often each host's disk was emptied.
     wipes: BTreeMap<usize, u64>,
-    /// The host that lost its disk and is not back as a voter yet; whether it was seen voting.
-    wiped: Option<(usize, bool)>,
+    /// The host that lost its disk and is not back as a voter yet; since when (in the order of events) it was seen voting.
+    wiped: Option<(usize, Option<u64>)>,
     /// The host that was taken out.
     pub removed: Option<usize>,
     /// Hosts whose log was damaged on purpose: they may refuse.
@@ -81,23 +81,30 @@ impl Agenda {
     }
 
     /// A host has a new role.
-    pub fn role(&mut self, node: usize, _life: u64, role: Role, term: u64) {
+    pub fn role(&mut self, node: usize, role: Role, term: u64, stamp: u64) {
         self.roles.insert(node, (role, term));
         if let Some((wiped, votes)) = &mut self.wiped
             && *wiped == node
         {
-            *votes = matches!(role, Role::Leader | Role::Follower | Role::Candidate);
+            let voter = matches!(role, Role::Leader | Role::Follower | Role::Candidate);
+            *votes = voter.then(|| votes.unwrap_or(stamp));
         }
     }
 
-    /// A host answered a command.
-    pub fn heard_of(&mut self, _node: usize, _life: u64) {}
-
-    /// A host acknowledged a command: if it lost its disk and votes again, it is whole.
-    pub fn acknowledged(&mut self, node: usize) {
-        if self.wiped == Some((node, true)) {
+    /// A host acknowledged what it was asked at `call`. If it lost its disk and had a vote again before, then the change that
+    /// gave it the vote is committed: its former self counts no more, and another disk may be lost.
+    pub fn acknowledged(&mut self, node: usize, call: Option<u64>) {
+        if let Some((wiped, Some(votes))) = self.wiped
+            && wiped == node
+            && call.is_some_and(|call| call > votes)
+        {
             self.wiped = None;
         }
+    }
+
+    /// Whether a host believes that it leads.
+    pub fn leads(&self, node: usize) -> bool {
+        self.roles.get(&node).is_some_and(|(role, _)| *role == Role::Leader)
     }
 
     /// Something that was asked for ended.
@@ -256,7 +263,7 @@ impl Run<'_> {
         self.hosts[host].wipe()?;
         self.agenda.damaged.remove(&host);
         *self.agenda.wipes.entry(host).or_default() += 1;
-        self.agenda.wiped = Some((host, false));
+        self.agenda.wiped = Some((host, None));
         Ok(())
     }
 

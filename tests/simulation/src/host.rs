@@ -138,8 +138,11 @@ impl Host {
         let node = match started {
             Ok(node) => node,
             Err(failure) => {
+                let powered = self.power.is_on();
                 network.kill(self.index, false);
+                self.power.set(false);
                 drop(runtime);
+                self.power.set(powered);
                 self.refused = Some(failure.clone());
                 return Err(failure);
             }
@@ -209,9 +212,11 @@ impl Host {
         self.stood_still_ms = 0;
         let number = life.number;
         let _entered = enter(life.chance.clone());
-        // Tasks first: they hold what the node holds.
-        drop(life.runtime);
+        // Destructors are not to write: a process that is killed runs none.
+        self.power.set(false);
         drop(life.node);
+        drop(life.runtime);
+        self.power.set(true);
         Some(number)
     }
 
@@ -262,7 +267,7 @@ fn config(plan: &Plan, index: usize, directory: &Path) -> NodeConfig {
     config.election_timeout_ms = plan.election_ms;
     config.snapshot_commands = plan.snapshot_commands;
     config.log_keep_entries = plan.keep_entries;
-    config.log_bytes = quorate_engine::config::LOG_BYTES_MIN;
+    config.log_bytes = plan.log_bytes;
     config.join_only = index >= plan.founders;
     config.insecure = true;
     config

@@ -164,6 +164,8 @@ pub struct Plan {
     pub snapshot_commands: u64,
     /// Entries kept before a snapshot.
     pub keep_entries: u64,
+    /// Size of the log from which on its files are used again, in bytes.
+    pub log_bytes: u64,
     /// The longest step, in ms.
     pub tick_ms: u64,
     /// When faults stop, in ms.
@@ -224,6 +226,7 @@ impl Plan {
             election_ms: heartbeat_ms * rng.range(3, 8),
             snapshot_commands: *rng.pick(&[10, 20, 50, 100, 300]).unwrap_or(&50),
             keep_entries: *rng.pick(&[0, 1, 4, 20, 100]).unwrap_or(&4),
+            log_bytes: *rng.pick(&[64 << 10, 64 << 10, 128 << 10, 512 << 10]).unwrap_or(&(64 << 10)),
             tick_ms: rng.range(2, 11),
             duration_ms,
             clients: rng.range(2, 9) as usize,

@@ -33,7 +33,7 @@ pub enum Happening {
     /// A read was done.
     Read { number: u64, outcome: Result<Seen, Failure>, stamp: u64 },
     /// A node's role or leader changed.
-    Leader { node: usize, life: u64, event: LeaderEvent },
+    Leader { node: usize, event: LeaderEvent },
     /// Something that the driver asked for ended.
     Ended { what: String, node: usize, outcome: Outcome },
 }
@@ -141,7 +141,7 @@ impl Observer for SimObserver {
 
     fn leader(&self, event: &LeaderEvent) {
         let event = event.clone();
-        self.shared.lock().happened.push(Happening::Leader { node: self.node, life: self.life, event });
+        self.shared.lock().happened.push(Happening::Leader { node: self.node, event });
     }
 
     fn datagram(&self, to: &str, datagram: &[u8]) -> bool {
