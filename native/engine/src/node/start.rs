@@ -362,9 +362,7 @@ fn join(worker: Worker, what: &str, deadline: Instant) -> bool {
         }
         std::thread::sleep(JOIN_LOOK);
     }
-    if let Worker::Thread(thread) = worker
-        && thread.join().is_err()
-    {
+    if worker.join().is_err() {
         tracing::error!("{what} panicked.");
     }
     true

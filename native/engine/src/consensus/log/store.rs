@@ -227,9 +227,7 @@ impl Inner {
     fn close(&self) {
         self.end();
         for worker in self.workers.lock().drain(..) {
-            if let Worker::Thread(thread) = worker
-                && thread.join().is_err()
-            {
+            if worker.join().is_err() {
                 self.died();
             }
         }
