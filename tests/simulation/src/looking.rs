@@ -49,8 +49,7 @@ impl Run<'_> {
                 judge.note(holds);
                 looked.led = seen.term;
             }
-            let committed = seen.committed.map_or(0, |id| id.index);
-            let known = entries.partition_point(|entry| entry.index <= committed);
+            let known = committed(&entries, &seen);
             let holds = judge.complete.committed(seen.term, &entries[..known]);
             judge.note(holds);
             looked.upto = entries[..known].last().map_or(looked.upto, |entry| entry.index);
@@ -88,4 +87,14 @@ impl Run<'_> {
         let states: Vec<String> = self.hosts.iter().map(state).collect();
         self.shared.lock().note("all", format_args!("applied {}", states.join(" ")));
     }
+}
+
+/// How many of `entries` are known to be committed: a follower that knows how far its leader has committed may still have other
+/// entries there itself.
+fn committed(entries: &[Entry], seen: &Inspection) -> usize {
+    let Some(committed) = seen.committed else { return 0 };
+    let upto = entries.partition_point(|entry| entry.index <= committed.index);
+    let same = |entry: &Entry| entry.index < committed.index || entry.term == committed.leader_id.term;
+    let reached = entries[..upto].last().is_some_and(|last| last.index == committed.index && same(last));
+    if reached { upto } else { 0 }
 }

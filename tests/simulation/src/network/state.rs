@@ -119,6 +119,11 @@ impl State {
     pub fn send(&mut self, pipe: PipeId, item: Item) {
         let due = self.due();
         if let Some(open) = self.pipes.get_mut(&pipe) {
+            if let Item::Bytes(bytes) = &item {
+                let (now, from, to) = (self.now, open.from, open.to);
+                let mark = crate::command::hash(bytes);
+                tracing::trace!(target: "simulation", "{now} {from} -> {to}: {} bytes {mark:x} on {pipe} due {due}", bytes.len());
+            }
             self.traffic.messages += u64::from(matches!(item, Item::Bytes(_)));
             open.send(due, item);
             self.busy.insert(pipe);
