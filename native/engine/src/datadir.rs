@@ -22,6 +22,7 @@ use fs2::FileExt;
 use crate::disk::{Disk, Open, OsDisk, write_all_at};
 use crate::durable::make_dir;
 use crate::error::{Code, Failure};
+use crate::planted::{self, Defect};
 
 const FORMAT: u32 = 1;
 const NODE: &str = "node";
@@ -68,7 +69,8 @@ impl DataDir {
 
     /// [`DataDir::open`] on `disk`; only the lock is the operating system's.
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path, name: &str) -> Result<DataDir, Failure> {
-        make_dir(disk.as_ref(), path).map_err(|error| Failure::io(format!("Making the data directory {}", path.display()), &error))?;
+        make_dir(disk.as_ref(), path)
+            .map_err(|error| Failure::io(format!("Making the data directory {}", path.display()), &error))?;
         let lock = lock(path)?;
         let identity = match read(&path.join(NODE))? {
             Some(data) => Some(parse(&path.join(NODE), &data)?),
@@ -163,7 +165,8 @@ impl DataDir {
     fn replace(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
         self.writable()?;
         let path = self.path.join(name);
-        replace(self.disk.as_ref(), &path, content).map_err(|error| Failure::io(format!("Writing {}", path.display()), &error))
+        replace(self.disk.as_ref(), &path, content)
+            .map_err(|error| Failure::io(format!("Writing {}", path.display()), &error))
     }
 
     fn remove(&self, name: &str) -> Result<(), Failure> {
@@ -199,6 +202,9 @@ fn replace(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
     write_all_at(file.as_ref(), 0, content)?;
     file.sync()?;
     disk.rename(&temporary, path)?;
+    if planted::is(Defect::RenameNotSynced) {
+        return Ok(());
+    }
     path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
 }
 

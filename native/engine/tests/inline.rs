@@ -3,11 +3,11 @@
 
 mod support;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,15 +29,15 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A seeded xorshift, and a wall clock that stands still.
-struct Dice(Cell<u64>);
+struct Dice(AtomicU64);
 
 impl Dice {
     fn roll(&self) -> u64 {
-        let mut state = self.0.get();
+        let mut state = self.0.load(Ordering::Relaxed);
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        self.0.set(state);
+        self.0.store(state, Ordering::Relaxed);
         state
     }
 }
@@ -149,7 +149,7 @@ fn config(root: &Path, name: &str) -> NodeConfig {
 
 /// Has `work` done by three nodes, then drops everything as a crash does.
 fn live<T>(root: &Path, seed: u64, lines: &Arc<Mutex<Vec<String>>>, work: impl AsyncFnOnce(&[Node], &Trace) -> T) -> T {
-    let _chance = enter(Arc::new(Dice(Cell::new(seed))));
+    let _chance = enter(Arc::new(Dice(AtomicU64::new(seed))));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let trace = Trace { lines: lines.clone(), begun: Instant::now() };
@@ -216,16 +216,13 @@ fn only_a_thread_with_a_chance_of_its_own_takes_inline_nodes_and_no_others() {
     let root = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let start = || {
-        let around = Surroundings {
-            wire: Arc::new(Memory::default()),
-            disk: Arc::new(OsDisk),
-            delays: Arc::new(SlowSync),
-        };
+        let around =
+            Surroundings { wire: Arc::new(Memory::default()), disk: Arc::new(OsDisk), delays: Arc::new(SlowSync) };
         let observer = Arc::new(support::Events::default());
         runtime.block_on(Node::start_inline(config(root.path(), "a"), Machine::Hosted, observer, around))
     };
     assert_eq!(start().err().unwrap().code, Code::Invalid);
-    let _chance = enter(Arc::new(Dice(Cell::new(1))));
+    let _chance = enter(Arc::new(Dice(AtomicU64::new(1))));
     assert!(start().err().unwrap().message.contains("hosted"));
     let refused = Node::start(config(root.path(), "a"), Arc::new(support::Events::default()));
     assert_eq!(refused.err().unwrap().code, Code::Invalid);

@@ -26,6 +26,7 @@ use crate::node::observer::Observer;
 use crate::node::pending::{Due, Pending, Reply};
 use crate::node::problems::{Problem, Problems};
 use crate::node::snapshots::UntilClosed;
+use crate::planted::{self, Defect};
 use crate::snapshot::OpenSnapshot;
 use crate::surroundings::{Pace, Stage};
 use crate::worker::{Worker, pause};
@@ -86,6 +87,8 @@ impl Shared {
 pub struct Applier {
     machine: Box<dyn StateMachine>,
     books: Books,
+    /// The membership before the present one.
+    former: StoredMembership,
     shared: Arc<Shared>,
 }
 
@@ -98,7 +101,7 @@ impl Applier {
         shared: Arc<Shared>,
     ) -> Result<Applier, Failure> {
         let books = Books::from_notes(&machine.load_notes()?)?;
-        let mut applier = Applier { machine, books, shared };
+        let mut applier = Applier { machine, books, former: StoredMembership::default(), shared };
         // Before the snapshot counts: nobody may read what is not installed yet.
         applier.publish();
         if let Some(snapshot) = snapshot {
@@ -212,6 +215,7 @@ impl Applier {
         match entry.payload {
             openraft::EntryPayload::Blank => Ok(()),
             openraft::EntryPayload::Membership(membership) => {
+                self.former = self.books.membership.clone();
                 self.books.enter_membership(entry.log_id, membership);
                 Ok(())
             }
@@ -238,7 +242,10 @@ impl Applier {
         }
     }
 
-    async fn finish(&mut self, round: Round) {
+    async fn finish(&mut self, mut round: Round) {
+        if planted::is(Defect::ApplyOutOfOrder) {
+            round.disorder();
+        }
         self.shared.pace.clone().pass(Stage::Apply).await;
         let notes = match self.books.changes() {
             Ok(notes) => notes,
@@ -271,7 +278,7 @@ impl Applier {
     }
 
     async fn install(&mut self, snapshot: &OpenSnapshot) {
-        if snapshot.meta.last_log_id < self.books.applied.log_id {
+        if snapshot.meta.last_log_id < self.books.applied.log_id && !planted::is(Defect::OlderSnapshotInstalled) {
             return;
         }
         let books = self.persistently("installing a snapshot", |this| {
@@ -306,8 +313,9 @@ impl Applier {
     }
 
     fn freeze(&mut self) -> Result<FrozenState, Failure> {
-        let meta =
-            SnapshotMeta { last_log_id: self.books.applied.log_id, last_membership: self.books.membership.clone() };
+        let old = planted::is(Defect::SnapshotOldMembership);
+        let last_membership = if old { self.former.clone() } else { self.books.membership.clone() };
+        let meta = SnapshotMeta { last_log_id: self.books.applied.log_id, last_membership };
         Ok(FrozenState {
             meta,
             index: self.books.applied.index,
@@ -379,6 +387,18 @@ struct Round {
     stale: Vec<u64>,
 }
 
+impl Round {
+    /// Exchanges the first two commands when the first is of this node.
+    fn disorder(&mut self) {
+        if let [first, second, ..] = self.commands.as_mut_slice()
+            && first.local
+        {
+            std::mem::swap(first, second);
+            std::mem::swap(&mut first.index, &mut second.index);
+        }
+    }
+}
+
 /// Not `Closed`: the consensus core is being started again, and the log with it.
 fn log_is_away() -> Failure {
     Failure::new(Code::Unavailable, "The log is being opened again.")
@@ -393,7 +413,12 @@ pub fn deliver(due: Vec<Due>, observer: &dyn Observer) {
     let mut observed = Vec::with_capacity(due.len());
     for (ticket, reply, outcome) in due {
         match reply {
-            Reply::Observer => observed.push((ticket, outcome)),
+            Reply::Observer => {
+                if planted::is(Defect::CompletedTwice) {
+                    observed.push((ticket, outcome.clone()));
+                }
+                observed.push((ticket, outcome));
+            }
             Reply::Call(call) => contain("A callback", || call(outcome)),
         }
     }

@@ -81,22 +81,22 @@ pub fn open(
         None => (Arc::new(OsDisk), Pace::default()),
     };
     let mut data = DataDir::open_on(disk.clone(), &config.data_dir, &config.name)?;
-    let identity = identify(&mut data)?;
+    let identity = identify(&mut data, &config.name)?;
     let snapshots = SnapshotDir::open_on(disk, &data.snapshots_dir(0))?;
     let (machine, sides) = open_machine(machine, &data, &config)?;
-    let (applier, shared) = open_applier(machine, &snapshots, &identity, observer.clone(), pace)?;
-    let core = assemble(config, data, identity, shared, observer, sides, snapshots.clone(), surroundings);
+    let (applier, shared) = open_applier(machine, &snapshots, &identity, observer, pace)?;
+    let core = assemble(config, data, identity, shared, sides, snapshots.clone(), surroundings);
     Ok((core, applier, snapshots))
 }
 
 /// The node's identity as it is on disk, or a fresh one.
-fn identify(data: &mut DataDir) -> Result<Known, Failure> {
+fn identify(data: &mut DataDir, name: &str) -> Result<Known, Failure> {
     match data.identity().cloned() {
         Some(stored) => {
             let incarnation = data.next_incarnation()?;
             Ok(Known { cluster: Some(stored.cluster), node: stored.node, incarnation })
         }
-        None => Ok(Known { cluster: None, node: bootstrap::fresh_id()?, incarnation: 0 }),
+        None => Ok(Known { cluster: None, node: bootstrap::fresh_id(name)?, incarnation: 0 }),
     }
 }
 
@@ -155,13 +155,13 @@ fn assemble(
     data: DataDir,
     identity: Known,
     shared: Arc<Shared>,
-    observer: Arc<dyn Observer>,
     sides: Sides,
     snapshots: SnapshotDir,
     surroundings: Option<Surroundings>,
 ) -> Arc<Core> {
-    let carried = (config.transport == TransportKind::Host).then(|| carried(&config.name, observer.clone()));
+    let carried = (config.transport == TransportKind::Host).then(|| carried(&config.name, shared.observer.clone()));
     let possible = config.snapshots;
+    let observer = shared.observer.clone();
     Arc::new_cyclic(|weak| Core {
         peers: peers(carried.as_ref(), surroundings.as_ref(), weak),
         askers: peers(carried.as_ref(), surroundings.as_ref(), weak),

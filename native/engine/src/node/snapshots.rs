@@ -16,6 +16,7 @@ use crate::node::adapter::RaftNode;
 use crate::node::applier::Shared;
 use crate::node::apply_queue::{ApplyQueue, FrozenState, Work};
 use crate::node::problems::Problem;
+use crate::planted::{self, Defect};
 use crate::snapshot::{OpenSnapshot, SnapshotDir};
 
 /// Bytes logged since the last snapshot that call for one, however few the commands.
@@ -91,6 +92,9 @@ impl Snapshots {
         }
         let open = finish(&mut begin(&self.shared), self.directory.clone()).await?;
         self.shared.has_snapshot(&open);
+        if planted::is(Defect::OlderSnapshotInstalled) {
+            self.shared.queue.push(Work::Install(open.clone()));
+        }
         Ok(open)
     }
 

@@ -14,6 +14,7 @@ use crate::consensus::types::SnapshotMeta;
 use crate::disk::{Disk, OsDisk};
 use crate::durable::make_dir;
 use crate::error::{Code, Failure};
+use crate::planted::{self, Defect};
 
 const SUFFIX: &str = ".snap";
 const TEMPORARY: &str = ".tmp";
@@ -131,7 +132,9 @@ impl SnapshotDir {
         let path = self.inner.path.join(name(&snapshot.meta));
         let failed = |error: io::Error| Failure::io(format!("Putting {} in place", path.display()), &error);
         self.inner.disk.rename(&snapshot.file.path, &path).map_err(failed)?;
-        self.inner.disk.sync_dir(&self.inner.path).map_err(failed)?;
+        if !planted::is(Defect::RenameNotSynced) {
+            self.inner.disk.sync_dir(&self.inner.path).map_err(failed)?;
+        }
         snapshot.file.path = path;
         state.current = Some(Some(snapshot.clone()));
         self.remove_others(&snapshot.file.path);
@@ -141,7 +144,9 @@ impl SnapshotDir {
     /// What cannot be listed now is removed after the next snapshot.
     fn remove_others(&self, current: &Path) {
         match list(&self.inner.path, SUFFIX) {
-            Ok(all) => all.iter().filter(|path| *path != current).for_each(|path| remove(self.inner.disk.as_ref(), path)),
+            Ok(all) => {
+                all.iter().filter(|path| *path != current).for_each(|path| remove(self.inner.disk.as_ref(), path))
+            }
             Err(error) => {
                 let path = self.inner.path.display();
                 tracing::warn!(target: "quorate::snapshot", "{path} cannot be listed: {error}");
@@ -184,7 +189,8 @@ fn open_whole(path: &Path) -> Result<OpenSnapshot, Failure> {
 fn set_aside(disk: &dyn Disk, path: &Path, failure: &Failure) -> Result<(), Failure> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(SET_ASIDE);
-    disk.rename(path, Path::new(&aside)).map_err(|error| Failure::io(format!("Setting {} aside", path.display()), &error))?;
+    disk.rename(path, Path::new(&aside))
+        .map_err(|error| Failure::io(format!("Setting {} aside", path.display()), &error))?;
     let aside = PathBuf::from(aside);
     tracing::error!(
         target: "quorate::snapshot",

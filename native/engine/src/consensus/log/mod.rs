@@ -22,6 +22,7 @@ mod guard;
 mod marks;
 mod on_disk;
 mod options;
+mod plants;
 mod reader;
 mod record;
 mod scan;
