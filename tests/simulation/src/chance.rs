@@ -83,12 +83,14 @@ impl Delays for NodeDelays {
         Box::pin(async move {
             let ms = {
                 let (slow, rng) = &mut *state.lock();
-                rng.below(match stage {
-                    Stage::LogWrite | Stage::LogSynced => slow.log_ms,
-                    Stage::LogRead | Stage::Read => slow.read_ms,
-                    Stage::Apply => slow.apply_ms,
-                    Stage::Snapshot => slow.snapshot_ms,
-                } + 1)
+                rng.below(
+                    match stage {
+                        Stage::LogWrite | Stage::LogSynced => slow.log_ms,
+                        Stage::LogRead | Stage::Read => slow.read_ms,
+                        Stage::Apply => slow.apply_ms,
+                        Stage::Snapshot => slow.snapshot_ms,
+                    } + 1,
+                )
             };
             if ms > 0 {
                 tokio::time::sleep(Duration::from_millis(ms)).await;

@@ -228,7 +228,10 @@ impl Clients {
             let what = format!("{ticket:?} was answered with what belongs to another command");
             return world.judge.note(Err(Violation::new("answered_once", what)));
         };
-        world.note(format_args!("n{}", ticket.node), format_args!("acks {ticket:?} at {} {}", answer.index, answer.done));
+        world.note(
+            format_args!("n{}", ticket.node),
+            format_args!("acks {ticket:?} at {} {}", answer.index, answer.done),
+        );
         world.judge.acknowledged(answer.index, write.body);
         self.done(write, Some(stamp), Some(answer.done));
     }

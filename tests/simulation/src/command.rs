@@ -100,9 +100,9 @@ impl Answer {
 
 /// A hash that is the same in every process (FNV-1a with a final mix).
 pub fn hash(bytes: &[u8]) -> u64 {
-    let folded = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let folded = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     (folded ^ (folded >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 

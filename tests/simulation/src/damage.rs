@@ -14,6 +14,9 @@ const END: u64 = 4_096;
 /// done, or `None` when there is too little. Fails as the file system does.
 pub fn wound(data: &Path, place: u64) -> io::Result<Option<String>> {
     let log = data.join("group-0/log");
+    if !log.is_dir() {
+        return Ok(None);
+    }
     let mut files = Vec::new();
     for entry in fs::read_dir(&log)? {
         let path = entry?.path();

@@ -143,6 +143,11 @@ impl<'a> Run<'a> {
             self.look_at = self.now + LOOK_MS;
         }
         self.look(deep);
+        if deep {
+            for host in self.agenda.damaged.clone() {
+                self.begin_anew(host)?;
+            }
+        }
         Ok(())
     }
 
@@ -187,7 +192,10 @@ impl<'a> Run<'a> {
     fn leader(&mut self, node: usize, event: &LeaderEvent) {
         let mut world = self.shared.lock();
         let role = event.new_role.name();
-        world.note(format_args!("n{node}"), format_args!("is {role} in term {}, leader {:?}", event.term, event.new_leader));
+        world.note(
+            format_args!("n{node}"),
+            format_args!("is {role} in term {}, leader {:?}", event.term, event.new_leader),
+        );
         if event.new_role == Role::Leader {
             let id = self.agenda.identity(node);
             let holds = world.judge.leaders.leads(event.term, id);

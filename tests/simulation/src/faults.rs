@@ -51,7 +51,7 @@ pub struct Agenda {
     /// The host that was taken out.
     pub removed: Option<usize>,
     /// Hosts whose log was damaged on purpose: they may refuse.
-    damaged: BTreeSet<usize>,
+    pub damaged: BTreeSet<usize>,
     /// Hosts that were started at least once.
     pub present: BTreeSet<usize>,
 }
@@ -432,6 +432,7 @@ impl Run<'_> {
         let Some(wound) = damage::wound(self.hosts[host].data_dir(), place)? else { return Ok(false) };
         self.shared.lock().note(format_args!("n{host}"), format_args!("{wound}"));
         self.agenda.damaged.insert(host);
+        self.agenda.wiped = Some((host, None));
         Ok(true)
     }
 
@@ -468,12 +469,7 @@ impl Run<'_> {
         self.ask(via, "readmitted", |life| life.node.add_member(&name, &address, true, limit));
     }
 
-    fn ask(
-        &self,
-        via: usize,
-        what: &'static str,
-        ask: impl FnOnce(&Life) -> BoxFuture<'static, Outcome>,
-    ) -> bool {
+    fn ask(&self, via: usize, what: &'static str, ask: impl FnOnce(&Life) -> BoxFuture<'static, Outcome>) -> bool {
         let Some(asked) = self.hosts[via].with(ask) else { return false };
         let shared = self.shared.clone();
         self.hosts[via].spawn(async move {

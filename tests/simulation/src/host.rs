@@ -150,8 +150,7 @@ impl Host {
         self.refused = None;
         self.owed = 0;
         self.paused_until = 0;
-        self.life =
-            Some(Life { number: self.lives, node, delays, registers, runtime, chance, begun, local_ms: 0 });
+        self.life = Some(Life { number: self.lives, node, delays, registers, runtime, chance, begun, local_ms: 0 });
         Ok(())
     }
 

@@ -16,6 +16,7 @@ pub mod host;
 pub mod invariants;
 mod looking;
 pub mod machine;
+pub mod mutants;
 pub mod network;
 pub mod panics;
 pub mod plan;

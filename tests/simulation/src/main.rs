@@ -1,4 +1,5 @@
-//! `simulation run --seeds N [--from S] [--threads T] [--seconds LIMIT] [--go-on]`, `simulation seed N [--log]`.
+//! `simulation run --seeds N [--from S] [--threads T] [--seconds LIMIT] [--go-on]`, `simulation seed N [--log] [--shrink]`,
+//! `simulation mutants [--only N] [--seeds MAX] [--seconds LIMIT]`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,12 +7,15 @@ use std::{fs, io};
 
 use quorate_simulation::plan::Plan;
 use quorate_simulation::runner::{self, Order};
-use quorate_simulation::{shrink, tally};
+use quorate_simulation::{mutants, shrink, tally};
 
 /// Smaller plans that are tried after a failure.
 const TRIES: u64 = 150;
 /// Lines of the event log that are shown.
 const TAIL: usize = 60;
+
+const USAGE: &str = "usage: run --seeds N [--from S] [--threads T] [--seconds LIMIT] [--go-on] | seed N [--log] [--shrink] \
+                     | mutants [--only N] [--seeds MAX] [--seconds LIMIT]";
 
 fn main() -> ExitCode {
     if let Some(level) = std::env::var("QUORATE_LOG").ok().and_then(|level| level.parse::<tracing::Level>().ok()) {
@@ -21,7 +25,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("run") => run(&arguments),
         Some("seed") => seed(&arguments),
-        _ => Err(io::Error::other("usage: run --seeds N [--from S] [--threads T] [--seconds LIMIT] [--go-on] | seed N [--log]")),
+        Some("mutants") => hunt(&arguments),
+        _ => Err(io::Error::other(USAGE)),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -93,6 +98,9 @@ fn seed(arguments: &[String]) -> io::Result<bool> {
     if flag(arguments, "--log") {
         print!("{}", report.log);
     }
+    if flag(arguments, "--shrink") {
+        explain(seed)?;
+    }
     let mut sum = runner::Sum::default();
     sum.add(seed, &report);
     sum.print(Duration::from_millis(1));
@@ -101,4 +109,31 @@ fn seed(arguments: &[String]) -> io::Result<bool> {
         None => fs::remove_dir_all(&base)?,
     }
     Ok(report.violation.is_none())
+}
+
+/// Hunts planted defects and prints a table. True when all were caught.
+fn hunt(arguments: &[String]) -> io::Result<bool> {
+    let only = number(arguments, "--only")?;
+    let budget = number(arguments, "--seeds")?.unwrap_or(2_000);
+    let limit = Duration::from_secs(number(arguments, "--seconds")?.unwrap_or(1_200));
+    let threads = number(arguments, "--threads")?.unwrap_or(2) as usize;
+    let mut all = true;
+    println!("| defect | caught by | after |\n|---|---|---|");
+    for mutant in mutants::ALL.iter().filter(|mutant| only.is_none_or(|only| only == u64::from(mutant.number))) {
+        let caught = mutants::hunt(mutant, budget, threads, limit)?;
+        all &= caught.is_some();
+        match caught {
+            Some(caught) => {
+                let what: String = caught.violation.chars().take(110).collect();
+                println!("| {} {} | {what} | {} seeds |", mutant.number, mutant.name, caught.after);
+            }
+            None => println!(
+                "| {} {} | **not caught** | {budget} seeds, {} s |",
+                mutant.number,
+                mutant.name,
+                limit.as_secs()
+            ),
+        }
+    }
+    Ok(all)
 }

@@ -205,6 +205,16 @@ impl Plan {
     /// The plan of a seed.
     pub fn new(seed: u64) -> Plan {
         let rng = &mut Rng::new(seed).split(7);
+        let focus = if rng.chance(60) { None } else { rng.pick(&Focus::ALL).copied() };
+        Plan::build(seed, focus, rng)
+    }
+
+    /// A plan of a seed that has much of one thing.
+    pub fn focused(seed: u64, focus: Focus) -> Plan {
+        Plan::build(seed, Some(focus), &mut Rng::new(seed).split(8))
+    }
+
+    fn build(seed: u64, focus: Option<Focus>, rng: &mut Rng) -> Plan {
         let founders = *rng.pick(&[3, 3, 3, 3, 4, 5, 5]).unwrap_or(&3);
         let spares = if rng.chance(25) { rng.range(1, 3) as usize } else { 0 };
         let heartbeat_ms = *rng.pick(&[20, 30, 50, 80]).unwrap_or(&50);
@@ -238,7 +248,11 @@ impl Plan {
             weather: weather(rng),
             faults: Vec::new(),
         };
-        plan.faults = faults(&plan, rng);
+        if let Some(focus) = focus {
+            focus.shape(&mut plan, rng);
+        }
+        let mix = focus.map_or_else(|| mix(rng), |focus| focus.kinds().to_vec());
+        plan.faults = faults(&plan, &mix, rng);
         plan
     }
 }
@@ -267,12 +281,7 @@ fn weather(rng: &mut Rng) -> Weather {
 }
 
 fn storm(rng: &mut Rng) -> Weather {
-    Weather {
-        delay_ms: rng.below(20),
-        jitter_ms: rng.range(10, 200),
-        lost: rng.below(30),
-        doubled: rng.below(30),
-    }
+    Weather { delay_ms: rng.below(20), jitter_ms: rng.range(10, 200), lost: rng.below(30), doubled: rng.below(30) }
 }
 
 fn who(rng: &mut Rng) -> Who {
@@ -294,20 +303,88 @@ fn shape(rng: &mut Rng) -> Shape {
     }
 }
 
-/// How many kinds [`kind`] knows.
+/// What a plan may have much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Focus {
+    /// Power cuts, of one, of many, inside writes.
+    PowerCuts,
+    /// Elections, and power cuts in the midst of them.
+    Elections,
+    /// Snapshots and purges all the time.
+    Snapshots,
+    /// Leaders that are cut off or stand still, and believe to lead.
+    Deposed,
+    /// Changes of the membership.
+    Members,
+    /// Disks that are emptied.
+    Wipes,
+    /// Disks that are full, slow, or fail.
+    Disks,
+    /// Damage to what was durable.
+    Damage,
+}
+
+impl Focus {
+    /// All of them.
+    pub const ALL: [Focus; 8] = [
+        Focus::PowerCuts,
+        Focus::Elections,
+        Focus::Snapshots,
+        Focus::Deposed,
+        Focus::Members,
+        Focus::Wipes,
+        Focus::Disks,
+        Focus::Damage,
+    ];
+
+    /// The kinds of [`kind`] that it consists of.
+    fn kinds(self) -> &'static [u64] {
+        match self {
+            Focus::PowerCuts => &[1, 2, 2, 3, 4, 4, 5, 19],
+            Focus::Elections => &[1, 2, 3, 4, 8, 18, 22, 22, 22],
+            Focus::Snapshots => &[0, 1, 5, 8, 19, 19, 21, 3],
+            Focus::Deposed => &[0, 1, 6, 6, 9, 23, 23, 23, 23],
+            Focus::Members => &[0, 1, 5, 8, 19, 20, 20, 21, 18],
+            Focus::Wipes => &[0, 1, 7, 21, 21, 23],
+            Focus::Disks => &[1, 11, 12, 13, 13, 14, 15, 11],
+            Focus::Damage => &[1, 2, 24, 24, 23],
+        }
+    }
+
+    /// Changes what else belongs to it.
+    fn shape(self, plan: &mut Plan, rng: &mut Rng) {
+        plan.think_ms = *rng.pick(&[0, 5, 20]).unwrap_or(&0);
+        plan.clients = rng.range(4, 12) as usize;
+        match self {
+            Focus::PowerCuts | Focus::Damage => plan.survive = 0,
+            Focus::Elections => plan.weather.jitter_ms = rng.below(40),
+            Focus::Snapshots | Focus::Members | Focus::Wipes => {
+                plan.snapshot_commands = rng.range(5, 25);
+                plan.keep_entries = rng.below(3);
+                plan.padding = 500;
+            }
+            Focus::Deposed => plan.patience_ms = plan.election_ms * 6 + 500,
+            Focus::Disks => plan.padding = 2_000,
+        }
+    }
+}
+
+/// How many kinds [`kind`] knows that any seed may have.
 const KINDS: u64 = 22;
 
-/// Faults by time. Each seed has a mix of its own: of most kinds nothing, of some much, so that rare combinations meet.
-fn faults(plan: &Plan, rng: &mut Rng) -> Vec<Fault> {
-    let mut mix: Vec<u64> = (0..KINDS).filter(|_| rng.chance(30)).collect();
-    if mix.is_empty() || rng.chance(10) {
-        mix = (0..KINDS).collect();
-    }
+/// Each seed has a mix of its own: of most kinds nothing, of some much, so that rare combinations meet.
+fn mix(rng: &mut Rng) -> Vec<u64> {
+    let mix: Vec<u64> = (0..KINDS).filter(|_| rng.chance(30)).collect();
+    if mix.is_empty() || rng.chance(10) { (0..KINDS).collect() } else { mix }
+}
+
+/// Faults of the kinds in `mix`, by time.
+fn faults(plan: &Plan, mix: &[u64], rng: &mut Rng) -> Vec<Fault> {
     let count = rng.range(3, 16);
     let mut faults: Vec<Fault> = (0..count)
         .filter_map(|_| {
             let at = rng.range(600, plan.duration_ms - 500);
-            let kind = kind(plan, rng.pick(&mix).copied()?, rng);
+            let kind = kind(plan, rng.pick(mix).copied()?, rng);
             Some(Fault { at, kind })
         })
         .collect();
@@ -347,10 +424,20 @@ fn kind(plan: &Plan, number: u64, rng: &mut Rng) -> Kind {
         18 => Kind::Transfer { to: who(rng) },
         19 => Kind::Snapshot { who: who(rng) },
         20 => Kind::Remove { who: who(rng), ms },
-        _ => match rng.chance(75) {
-            true => Kind::Wipe { who: who(rng), down_ms },
-            false => Kind::Damage { who: who(rng), down_ms, place: rng.next_u64() },
-        },
+        21 if rng.chance(75) => Kind::Wipe { who: who(rng), down_ms },
+        22 => Kind::CrashMany { all: rng.chance(50), power: true, down_ms: 1 + rng.below(20) },
+        23 => Kind::Part { shape: cut_off(rng), ms: plan.election_ms * rng.range(2, 7) },
+        _ => Kind::Damage { who: who(rng), down_ms, place: rng.next_u64() },
+    }
+}
+
+/// Partitions that take the leader away from the others.
+fn cut_off(rng: &mut Rng) -> Shape {
+    match rng.below(4) {
+        0 => Shape::Deaf(Who::Leader),
+        1 => Shape::Mute(Who::Leader),
+        2 => Shape::Bridge(Who::Any(rng.below(100)), rng.next_u64()),
+        _ => Shape::Alone(Who::Leader),
     }
 }
 
@@ -371,8 +458,18 @@ fn bad_disk(rng: &mut Rng) -> Slow {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Plan { seed, founders, datagrams, heartbeat_ms, election_ms, snapshot_commands, keep_entries, .. } = self;
-        writeln!(f, "seed {seed}: {founders} founders of {} hosts, {} clients, faults until {} ms", self.hosts.len(), self.clients, self.duration_ms)?;
-        writeln!(f, "  heartbeat {heartbeat_ms} ms, election {election_ms} ms, snapshot after {snapshot_commands}, keep {keep_entries}, datagrams {datagrams}, steps up to {} ms, padding {}, survive {} %, {:?}", self.tick_ms, self.padding, self.survive, self.weather)?;
+        writeln!(
+            f,
+            "seed {seed}: {founders} founders of {} hosts, {} clients, faults until {} ms",
+            self.hosts.len(),
+            self.clients,
+            self.duration_ms
+        )?;
+        writeln!(
+            f,
+            "  heartbeat {heartbeat_ms} ms, election {election_ms} ms, snapshot after {snapshot_commands}, keep {keep_entries}, datagrams {datagrams}, steps up to {} ms, padding {}, survive {} %, {:?}",
+            self.tick_ms, self.padding, self.survive, self.weather
+        )?;
         for (index, host) in self.hosts.iter().enumerate() {
             writeln!(f, "  host {index}: {host:?}")?;
         }

@@ -1,6 +1,6 @@
 //! After the faults: everything works again, and every node must come back and acknowledge a write within a bound.
 
-use quorate_engine::Code;
+use quorate_engine::{Code, Failure};
 
 use crate::driver::Run;
 use crate::invariants::Violation;
@@ -77,16 +77,35 @@ impl Run<'_> {
 
     fn help(&mut self, hosts: &[usize]) -> std::io::Result<()> {
         for host in hosts.iter().copied().filter(|host| self.progress.waits_for(*host)).collect::<Vec<_>>() {
-            self.report.helped += 1;
-            self.shared.lock().note(format_args!("n{host}"), "is started again");
-            let damaged = self.hosts[host].with(|life| life.node.status()).filter(|status| status.contains("Empty the"));
-            self.close(host);
-            match damaged {
-                Some(status) => self.refused(host, &quorate_engine::Failure::new(Code::Corrupt, status))?,
-                None => self.start(host)?,
+            if self.begin_anew(host)? {
+                continue;
             }
+            self.report.helped += 1;
+            let problem = self.problem(host).unwrap_or_default();
+            self.shared.lock().note(format_args!("n{host}"), format_args!("is started again: {problem}"));
+            self.close(host);
+            self.start(host)?;
         }
         Ok(())
+    }
+
+    /// What `host` says is wrong with it.
+    fn problem(&self, host: usize) -> Option<String> {
+        let status = self.hosts[host].with(|life| life.node.status())?;
+        let problem = status.split(":problem ").nth(1)?.split(" :last-problems").next()?;
+        Some(problem.to_string())
+    }
+
+    /// A node that runs, but refuses its log, is emptied; true when it was. Its data must have been damaged.
+    pub(crate) fn begin_anew(&mut self, host: usize) -> std::io::Result<bool> {
+        let refuses = |problem: &String| {
+            ["is damaged", "start the node empty", "Empty the"].iter().any(|said| problem.contains(said))
+        };
+        let Some(problem) = self.problem(host).filter(refuses) else { return Ok(false) };
+        self.shared.lock().note(format_args!("n{host}"), format_args!("refuses: {problem}"));
+        self.close(host);
+        self.refused(host, &Failure::new(Code::Corrupt, problem))?;
+        Ok(true)
     }
 
     fn read_everything(&mut self, hosts: &[usize]) -> std::io::Result<()> {

@@ -110,7 +110,8 @@ impl Sum {
              {} histories undecided, {} panics caught, {} nodes started again at the end",
             self.elections, self.installed, self.messages, self.too_hard, self.panics, self.helped
         );
-        let Harm { sectors_lost, torn, names_lost, cuts, no_space, write_errors, sync_errors, short_writes } = self.harm;
+        let Harm { sectors_lost, torn, names_lost, cuts, no_space, write_errors, sync_errors, short_writes } =
+            self.harm;
         println!(
             "{} faults; disks: {cuts} power cuts ({sectors_lost} sectors, {names_lost} names lost, {torn} files torn), {no_space} ENOSPC, \
              {write_errors} EIO on write, {sync_errors} EIO on sync, {short_writes} short writes",

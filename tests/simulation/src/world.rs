@@ -107,7 +107,8 @@ impl Shared {
         let holds = world.judge.same.installed(node, index, registers.state());
         world.judge.note(holds);
         if registers.index != index || index < before {
-            let what = format!("node {node} at {before} installed a snapshot of {index} with state of {}", registers.index);
+            let what =
+                format!("node {node} at {before} installed a snapshot of {index} with state of {}", registers.index);
             world.judge.note(Err(Violation::new("same_everywhere", what)));
         }
     }

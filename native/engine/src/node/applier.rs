@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use openraft::storage::RaftLogReader;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::command::CommandId;
 use crate::consensus::log::LogStore;
@@ -29,6 +28,7 @@ use crate::node::snapshots::UntilClosed;
 use crate::planted::{self, Defect};
 use crate::snapshot::OpenSnapshot;
 use crate::surroundings::{Pace, Stage};
+use crate::watch;
 use crate::worker::{Worker, pause};
 
 /// Between attempts of a machine that failed.

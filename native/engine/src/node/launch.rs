@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::config::{NodeConfig, TransportKind};
 use crate::datadir::DataDir;
@@ -39,6 +39,7 @@ use crate::surroundings::{Pace, Surroundings};
 use crate::transport::carried::Carried;
 use crate::transport::wire::{Tcp, Wire};
 use crate::transport::{Identity, Peers, Transport, TransportOptions};
+use crate::watch;
 use crate::worker::Worker;
 
 /// Threads that a node may use to wait for disks (snapshots, opening files).

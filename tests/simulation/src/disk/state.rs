@@ -190,7 +190,11 @@ impl State {
         let mut directories: Vec<_> = std::mem::take(&mut self.directories).into_iter().collect();
         directories.sort_by_key(|(dir, _)| std::cmp::Reverse(dir.components().count()));
         for (_, changes) in directories {
-            let kept = if self.rng.chance(survive) { changes.len() } else { self.rng.below(changes.len() as u64 + 1) as usize };
+            let kept = if self.rng.chance(survive) {
+                changes.len()
+            } else {
+                self.rng.below(changes.len() as u64 + 1) as usize
+            };
             for change in changes.iter().skip(kept).rev() {
                 self.harm.names_lost += 1;
                 change.undo()?;
@@ -205,8 +209,7 @@ impl State {
     fn cut_contents(&mut self, survive: u64) -> io::Result<()> {
         let present = self.ids.iter().map(|(path, id)| (*id, path.clone()));
         let buried = self.directories.values().flatten().filter_map(Change::grave);
-        let places: Vec<(FileId, PathBuf)> =
-            present.chain(buried.map(|(id, path)| (id, path.to_path_buf()))).collect();
+        let places: Vec<(FileId, PathBuf)> = present.chain(buried.map(|(id, path)| (id, path.to_path_buf()))).collect();
         for (id, path) in places {
             let Some(volatile) = self.files.get_mut(&id).filter(|volatile| !volatile.is_durable()) else { continue };
             let file = OpenOptions::new().read(true).write(true).open(&path)?;

@@ -19,7 +19,9 @@ impl Acknowledged {
     /// The command with that body was acknowledged, having taken effect at `index`.
     pub fn acknowledged(&mut self, index: u64, body: u64) -> Holds {
         match self.bodies.insert(index, body) {
-            Some(other) if other != body => Err(Violation::new(NAME, format!("two commands were acknowledged at {index}"))),
+            Some(other) if other != body => {
+                Err(Violation::new(NAME, format!("two commands were acknowledged at {index}")))
+            }
             _ => Ok(()),
         }
     }
@@ -63,9 +65,10 @@ impl Acknowledged {
             return Err(Violation::new(NAME, format!("nobody applied what was acknowledged at index {index}")));
         }
         match self.without_effect.iter().find(|body| effects.took_effect(**body)) {
-            Some(body) => {
-                Err(Violation::new(NAME, format!("a command that was said to have no effect took effect (body {body:x})")))
-            }
+            Some(body) => Err(Violation::new(
+                NAME,
+                format!("a command that was said to have no effect took effect (body {body:x})"),
+            )),
             None => Ok(()),
         }
     }

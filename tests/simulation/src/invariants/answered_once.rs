@@ -58,16 +58,16 @@ impl AnsweredOnce {
 
     /// A node crashed: who waited there will never be answered.
     pub fn crashed(&mut self, node: usize, life: u64) {
-        self.tickets.retain(|ticket, state| {
-            (ticket.node, ticket.life) != (node, life) || *state == State::Answered
-        });
+        self.tickets.retain(|ticket, state| (ticket.node, ticket.life) != (node, life) || *state == State::Answered);
     }
 
     /// It is `now` (ms): nothing may be overdue.
     pub fn at_end(&self, now: u64) -> Holds {
         let late = self.tickets.iter().find(|(_, state)| matches!(state, State::Open { until } if *until < now));
         match late {
-            Some((ticket, state)) => Err(Violation::new(NAME, format!("{ticket:?} is not answered: {state:?} at {now}"))),
+            Some((ticket, state)) => {
+                Err(Violation::new(NAME, format!("{ticket:?} is not answered: {state:?} at {now}")))
+            }
             None => Ok(()),
         }
     }

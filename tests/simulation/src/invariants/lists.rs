@@ -82,7 +82,8 @@ impl List {
             return Err("a value that nobody appended".into());
         }
         for (place, append) in &placed {
-            let early = placed.iter().find(|(other, late)| other < place && append.done.is_some_and(|done| done < late.call));
+            let early =
+                placed.iter().find(|(other, late)| other < place && append.done.is_some_and(|done| done < late.call));
             if let Some((_, late)) = early {
                 return Err(format!("{append:?} stands after {late:?}"));
             }

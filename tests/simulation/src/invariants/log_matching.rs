@@ -31,7 +31,10 @@ impl LogMatching {
         let mut before: Option<&Entry> = None;
         for entry in entries {
             if let Some(before) = before.filter(|before| before.index + 1 != entry.index || before.term > entry.term) {
-                return Err(Violation::new(NAME, format!("in the log of node {node} {entry:?} comes after {before:?}")));
+                return Err(Violation::new(
+                    NAME,
+                    format!("in the log of node {node} {entry:?} comes after {before:?}"),
+                ));
             }
             let previous = before.map(|before| before.term);
             let known = self.entries.entry((entry.index, entry.term)).or_insert((entry.content, previous));

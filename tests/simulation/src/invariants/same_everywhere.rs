@@ -50,7 +50,10 @@ impl SameEverywhere {
         match self.steps.get(index as usize).copied().flatten() {
             Some((first, other)) if first.state != state => Err(Violation::new(
                 NAME,
-                format!("node {node} installed state {state:x} of index {index}, where node {other} had {:x}", first.state),
+                format!(
+                    "node {node} installed state {state:x} of index {index}, where node {other} had {:x}",
+                    first.state
+                ),
             )),
             _ => Ok(()),
         }
@@ -60,7 +63,9 @@ impl SameEverywhere {
     pub fn acknowledged(&self, index: u64, body: u64) -> Holds {
         match self.steps.get(index as usize).copied().flatten() {
             Some((first, _)) if first.body == body => Ok(()),
-            other => Err(Violation::new(NAME, format!("a command was acknowledged at index {index}, where {other:?} is"))),
+            other => {
+                Err(Violation::new(NAME, format!("a command was acknowledged at index {index}, where {other:?} is")))
+            }
         }
     }
 

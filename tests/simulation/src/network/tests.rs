@@ -98,7 +98,8 @@ fn a_partition_holds_up_one_direction_and_loses_nothing() {
 fn a_sender_waits_when_nobody_reads() {
     let mut bench = Bench::new(3);
     let (mut here, mut there) = bench.connected();
-    let sender = bench.runtime.spawn(async move { here.writer.write_all(&vec![7; 3 * pipe::WINDOW]).await.map(|()| here) });
+    let sender =
+        bench.runtime.spawn(async move { here.writer.write_all(&vec![7; 3 * pipe::WINDOW]).await.map(|()| here) });
     bench.pass(10);
     assert!(!sender.is_finished());
     let mut received = 0;
