@@ -10,6 +10,7 @@ use crate::consensus::types::{LogId, Membership, StoredMembership};
 use crate::dedup::{SessionTable, Verdict, Window};
 use crate::error::{Code, Failure};
 use crate::machine::{Note, Notes};
+use crate::planted::{self, Defect};
 
 const APPLIED_KEY: &[u8] = b"applied";
 const MEMBERSHIP_KEY: &[u8] = b"membership";
@@ -62,7 +63,7 @@ impl Books {
     pub fn to_notes(&self) -> Result<Notes, Failure> {
         let mut notes =
             vec![(APPLIED_KEY.to_vec(), encode(&self.applied)?), (MEMBERSHIP_KEY.to_vec(), encode(&self.membership)?)];
-        for (node, window) in self.sessions.iter() {
+        for (node, window) in self.sessions.iter().filter(|_| !planted::is(Defect::SnapshotWithoutSessions)) {
             notes.push((window_key(node), encode(window)?));
         }
         Ok(notes)
@@ -95,7 +96,10 @@ impl Books {
         if !self.is_member(command.id.node) {
             return Verdict::Stale;
         }
-        let verdict = self.sessions.admit(&command.id, command.low_water);
+        let mut verdict = self.sessions.admit(&command.id, command.low_water);
+        if planted::is(Defect::RetryAppliedTwice) && verdict == Verdict::Repeated {
+            verdict = Verdict::New;
+        }
         self.touch(command.id.node);
         if verdict == Verdict::New {
             self.applied.index += 1;

@@ -2,10 +2,11 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::config::NodeConfig;
 use crate::consensus::types::LogId;
@@ -15,6 +16,7 @@ use crate::node::adapter::RaftNode;
 use crate::node::applier::Shared;
 use crate::node::apply_queue::{ApplyQueue, FrozenState, Work};
 use crate::node::problems::Problem;
+use crate::planted::{self, Defect};
 use crate::snapshot::{OpenSnapshot, SnapshotDir};
 
 /// Bytes logged since the last snapshot that call for one, however few the commands.
@@ -90,6 +92,9 @@ impl Snapshots {
         }
         let open = finish(&mut begin(&self.shared), self.directory.clone()).await?;
         self.shared.has_snapshot(&open);
+        if planted::is(Defect::OlderSnapshotInstalled) {
+            self.shared.queue.push(Work::Install(open.clone()));
+        }
         Ok(open)
     }
 

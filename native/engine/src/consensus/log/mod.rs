@@ -20,7 +20,9 @@
 mod files;
 mod guard;
 mod marks;
+mod on_disk;
 mod options;
+mod plants;
 mod reader;
 mod record;
 mod scan;
@@ -38,4 +40,4 @@ pub mod env {
 }
 
 pub use options::{LogOptions, LogStats};
-pub use store::LogStore;
+pub use store::{Extent, LogStore};

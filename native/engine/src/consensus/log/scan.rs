@@ -22,6 +22,7 @@ use super::guard::read_file;
 use super::marks::{self, Marks};
 use super::state::corrupt;
 use crate::error::Failure;
+use crate::planted::{self, Defect};
 
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
 const VERSION: u64 = 2;
@@ -129,7 +130,7 @@ fn judge(path: &Path, file: &Found, before: Option<u64>) -> Result<(), Failure> 
     let Some(offset) = file.broken_at else { return Ok(()) };
     let broken = file.last_seq.or(before).map_or(1, |seq| seq + 1);
     match file.synced_behind {
-        Some(synced) if synced >= broken => Err(damaged(path, offset)),
+        Some(synced) if synced >= broken && !planted::is(Defect::DamageTakenForTear) => Err(damaged(path, offset)),
         _ => {
             tracing::info!(
                 target: "quorate::log",

@@ -1,4 +1,4 @@
-//! The thread that owns all writing.
+//! The worker that owns all writing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,11 +10,15 @@ use super::env::FileSystem;
 use super::files::Ledger;
 use super::guard::Seen;
 use super::marks::{self, Marks};
+use super::plants::{self, Plants};
 use super::reader::Engine;
 use super::record::Record;
 use super::state::{Operation, Shared};
 use crate::error::{Code, Failure};
 use crate::limits::LOG_BATCH_BYTES;
+use crate::planted::{self, Defect};
+use crate::surroundings::{Pace, Stage, is_inline};
+use crate::worker::apart;
 
 /// How long the writer waits for an operation before it writes the committed position alone.
 const LINGER: Duration = Duration::from_millis(20);
@@ -24,13 +28,14 @@ pub(super) struct Writer<F: FileSystem> {
     engine: Arc<Engine<F>>,
     group: u64,
     seen: Arc<Seen>,
-    shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
     /// As of the last batch written.
     marks: Marks,
     /// First and last entry in raft-engine's index, which may go on beyond the tail.
     span: Option<(u64, u64)>,
     ledger: Ledger,
     batch: LogBatch,
+    plants: Plants,
 }
 
 /// What a batch is made of, besides its marks.
@@ -52,7 +57,17 @@ impl<F: FileSystem> Writer<F> {
         ledger: Ledger,
     ) -> Writer<F> {
         let span = engine.first_index(group).zip(engine.last_index(group));
-        Writer { engine, group, seen, shared, marks, span, ledger, batch: LogBatch::default() }
+        Writer {
+            engine,
+            group,
+            seen,
+            shared,
+            marks,
+            span,
+            ledger,
+            batch: LogBatch::default(),
+            plants: Plants::default(),
+        }
     }
 
     /// Writes the marks alone and syncs: from then on what was found at open is durable too, which the page cache of a
@@ -62,21 +77,28 @@ impl<F: FileSystem> Writer<F> {
     }
 
     /// Writes until the store closes.
-    pub fn run(mut self) {
+    pub async fn run(mut self, pace: Pace) {
         loop {
-            let operations = self.shared.take(LOG_BATCH_BYTES, LINGER);
+            let mut operations = self.shared.take(LOG_BATCH_BYTES, LINGER).await;
+            if planted::is(Defect::VoteReordered) {
+                operations = self.plants.keep_votes_back(operations);
+            }
+            pace.pass(Stage::LogWrite).await;
             let closing = {
                 let state = self.shared.state.lock();
                 state.closing && state.queue.is_empty() && operations.is_empty()
             };
-            self.turn(operations);
+            let outcome = self.turn(&operations);
+            pace.pass(Stage::LogSynced).await;
+            self.shared.state.lock().finished(operations.len() as u64);
+            operations.into_iter().for_each(|operation| operation.complete(&outcome));
             if closing {
                 return;
             }
         }
     }
 
-    fn turn(&mut self, operations: Vec<Operation>) {
+    fn turn(&mut self, operations: &[Operation]) -> Result<(), Failure> {
         let (failure, committed_is_new) = {
             let state = self.shared.state.lock();
             (state.failure.clone(), state.committed_is_new)
@@ -84,13 +106,12 @@ impl<F: FileSystem> Writer<F> {
         let outcome = match failure {
             Some(failure) => Err(failure),
             None if operations.is_empty() && !committed_is_new => Ok(()),
-            None => self.write_caught(&operations, !operations.is_empty()),
+            None => self.write_caught(operations, !operations.is_empty() && !plants::unsynced(operations)),
         };
         if let Err(failure) = &outcome {
             self.shared.fail(failure);
         }
-        self.shared.state.lock().finished(operations.len() as u64);
-        operations.into_iter().for_each(|operation| operation.complete(&outcome));
+        outcome
     }
 
     fn write_caught(&mut self, operations: &[Operation], sync: bool) -> Result<(), Failure> {
@@ -105,6 +126,9 @@ impl<F: FileSystem> Writer<F> {
         let contents = self.fill(operations)?;
         self.marks.seq += 1;
         self.adopt_committed();
+        if planted::is(Defect::PurgedNotDurable) {
+            self.marks.purged = None;
+        }
         self.batch.put(self.group, marks::KEY.to_vec(), self.marks.encode()).map_err(|error| self.failed(&error))?;
         let bytes = self.engine.write(&mut self.batch, sync).map_err(|error| self.failed(&error))?;
         if let Some(failure) = self.seen.failure() {
@@ -123,6 +147,9 @@ impl<F: FileSystem> Writer<F> {
 
     fn fill(&mut self, operations: &[Operation]) -> Result<Contents, Failure> {
         let mut contents = Contents::default();
+        if let Some(vote) = self.plants.vote_of_before(!operations.is_empty()) {
+            self.marks.vote = Some(vote);
+        }
         for operation in operations {
             match operation {
                 Operation::Append { records, tail, .. } => {
@@ -130,10 +157,19 @@ impl<F: FileSystem> Writer<F> {
                     self.make_way(first.index, tail.index);
                     self.batch.add_entries::<Record>(self.group, records).map_err(|error| self.failed(&error))?;
                     self.marks.append(first.index, *tail);
+                    if let Some(last) = self.plants.leave_behind(&mut self.batch, self.group, tail.index) {
+                        self.marks.append(first.index, last);
+                    }
                     contents.entries += records.len() as u64;
                     contents.highest = contents.highest.max(Some(tail.index));
                 }
-                Operation::Truncate { after } => self.marks.truncate(*after),
+                Operation::Truncate { after } => {
+                    if planted::is(Defect::HoleAfterTruncate) {
+                        let first = after.map_or(0, |after| after.index + 1);
+                        self.plants.keep_behind(&self.engine, self.group, first, self.marks.tail);
+                    }
+                    self.marks.truncate(*after);
+                }
                 Operation::Purge { upto } => {
                     self.marks.purge(*upto);
                     self.compact(upto.index + 1);
@@ -186,9 +222,15 @@ impl<F: FileSystem> Writer<F> {
         if count == 0 {
             return Ok(());
         }
-        self.engine.purge_expired_files().map_err(|error| self.failed(&error))?;
+        self.purge_files()?;
         self.ledger.dropped(count);
         self.seen.failure().map_or(Ok(()), Err)
+    }
+
+    /// raft-engine may read here, which on one thread for several stores would mix them up.
+    fn purge_files(&self) -> Result<(), Failure> {
+        let purge = || self.engine.purge_expired_files().map(drop).map_err(|error| self.failed(&error));
+        if is_inline() { apart(purge) } else { purge() }
     }
 
     fn failed(&self, error: &raft_engine::Error) -> Failure {
