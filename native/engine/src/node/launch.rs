@@ -34,7 +34,8 @@ use crate::node::snapshots::Snapshots;
 use crate::node::start::Machine;
 use crate::snapshot::SnapshotDir;
 use crate::transport::carried::Carried;
-use crate::transport::wire::{Tcp, Wire};
+use crate::transport::tls::Tls;
+use crate::transport::wire::{LoopbackTcp, Tcp, Wire};
 use crate::transport::{Identity, Peers, Transport, TransportOptions};
 
 /// Threads that a node may use to wait for disks (snapshots, opening files).
@@ -119,7 +120,7 @@ pub fn open_applier(
     Ok((applier, shared))
 }
 
-/// Puts the parts of a node together.
+/// Puts the parts of a node together. Fails with `Invalid` when its certificates cannot be used.
 pub fn assemble(
     config: NodeConfig,
     data: DataDir,
@@ -128,12 +129,17 @@ pub fn assemble(
     observer: Arc<dyn Observer>,
     sides: Sides,
     snapshots: SnapshotDir,
-) -> Arc<Core> {
+) -> Result<Arc<Core>, Failure> {
     let carried = (config.transport == TransportKind::Host).then(|| carried(&config.name, observer.clone()));
+    let wire = match &carried {
+        Some(carried) => Arc::new(carried.clone()),
+        None => wire(&config, &shared.problems)?,
+    };
     let possible = config.snapshots;
-    Arc::new_cyclic(|weak| Core {
-        peers: peers(carried.as_ref(), weak),
-        askers: peers(carried.as_ref(), weak),
+    Ok(Arc::new_cyclic(|weak| Core {
+        peers: peers(&wire, weak),
+        askers: peers(&wire, weak),
+        wire,
         carried,
         config,
         data: Mutex::new(data),
@@ -157,7 +163,20 @@ pub fn assemble(
         host_applied: watch::channel(0).0,
         closing: AtomicBool::new(false),
         close_bell: Notify::new(),
-    })
+    }))
+}
+
+/// TCP as the configuration has it: with TLS, else on loopback only, unless it says otherwise.
+fn wire(config: &NodeConfig, problems: &Arc<Problems>) -> Result<Arc<dyn Wire>, Failure> {
+    let Some(files) = config.tls.clone() else {
+        return Ok(if config.insecure { Arc::new(Tcp) } else { Arc::new(LoopbackTcp) });
+    };
+    let problems = problems.clone();
+    let report = move |problem: Option<Failure>| match problem {
+        Some(failure) => problems.set(Problem::Tls, failure),
+        None => problems.clear(Problem::Tls),
+    };
+    Ok(Arc::new(Tls::new(files, Box::new(report))?))
 }
 
 fn carried(name: &str, observer: Arc<dyn Observer>) -> Carried {
@@ -169,15 +188,12 @@ fn carried(name: &str, observer: Arc<dyn Observer>) -> Carried {
     Carried::new(name, Box::new(carrier))
 }
 
-fn peers(carried: Option<&Carried>, core: &Weak<Core>) -> Peers {
+fn peers(wire: &Arc<dyn Wire>, core: &Weak<Core>) -> Peers {
     let core = core.clone();
     // How the node introduces itself to those it connects to.
-    let introduction =
-        move || -> Identity { core.upgrade().map_or_else(service::nobody, |core| service::identity(&core)) };
-    match carried {
-        Some(carried) => Peers::over(Arc::new(carried.clone()), introduction),
-        None => Peers::new(introduction),
-    }
+    Peers::over(wire.clone(), move || -> Identity {
+        core.upgrade().map_or_else(service::nobody, |core| service::identity(&core))
+    })
 }
 
 /// Binds the node's address and starts its threads. Fails with `AddressInUse`, `Io`.
@@ -205,11 +221,7 @@ pub fn launch(core: &Arc<Core>, applier: Applier, snapshots: SnapshotDir) -> Res
 fn listen(core: &Arc<Core>, runtime: &Runtime) -> Result<Option<Transport>, Failure> {
     let Some(address) = core.config.listen_address() else { return Ok(None) };
     let service = Arc::new(NodeService::new(Arc::downgrade(core)));
-    let wire: &dyn Wire = match &core.carried {
-        Some(carried) => carried,
-        None => &Tcp,
-    };
-    runtime.block_on(Transport::listen_on(wire, address, service, TransportOptions::default())).map(Some)
+    runtime.block_on(Transport::listen_on(&*core.wire, address, service, TransportOptions::default())).map(Some)
 }
 
 /// After a panic of the node's own thread nothing would ever be answered: everything is, and nothing more is accepted.

@@ -72,7 +72,7 @@ impl Node {
         let snapshots = SnapshotDir::open(&data.snapshots_dir(0))?;
         let (machine, sides) = launch::open_machine(machine, &data, &config)?;
         let (applier, shared) = launch::open_applier(machine, &snapshots, &identity, observer.clone())?;
-        let core = launch::assemble(config, data, identity, shared, observer, sides, snapshots.clone());
+        let core = launch::assemble(config, data, identity, shared, observer, sides, snapshots.clone())?;
         let (handle, threads) = launch::launch(&core, applier, snapshots)?;
         Ok(Node { core, handle, threads: Mutex::new(Some(threads)) })
     }
