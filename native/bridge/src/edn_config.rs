@@ -246,7 +246,9 @@ impl Fields {
         let found = TlsFiles { cert: file("cert")?, key: file("key")?, ca: file("ca")? };
         match files.0.into_keys().next() {
             None => Ok(Some(found)),
-            Some(unknown) => Err(Failure::invalid(format!(":tls has the unknown key :{unknown}; known are :cert :key :ca."))),
+            Some(unknown) => {
+                Err(Failure::invalid(format!(":tls has the unknown key :{unknown}; known are :cert :key :ca.")))
+            }
         }
     }
 
@@ -446,8 +448,39 @@ mod tests {
 
     /// Words that a reader of EDN knows, or stumbles over.
     const WORDS: &[&str] = &[
-        "{", "}", "[", "]", "(", ")", ":a", ":tls", ":name", "\"", "\\", "1r", "-", "٣", "0x", "nil", "#", "#{", "#_", "#inst \"",
-        ";", "\u{0}", "1/0", "1e999", "e9e9", "\\u12", "^", "`", "~@", ",", "\n", "99999999999999999999", "{:a {:b {:c ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        ":a",
+        ":tls",
+        ":name",
+        "\"",
+        "\\",
+        "1r",
+        "-",
+        "٣",
+        "0x",
+        "nil",
+        "#",
+        "#{",
+        "#_",
+        "#inst \"",
+        ";",
+        "\u{0}",
+        "1/0",
+        "1e999",
+        "e9e9",
+        "\\u12",
+        "^",
+        "`",
+        "~@",
+        ",",
+        "\n",
+        "99999999999999999999",
+        "{:a {:b {:c ",
     ];
 
     #[test]

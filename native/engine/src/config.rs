@@ -37,6 +37,14 @@ pub struct TlsFiles {
     pub ca: PathBuf,
 }
 
+impl TlsFiles {
+    /// `cert.pem`, `key.pem` and `ca.pem` in `directory`.
+    pub fn in_directory(directory: impl Into<PathBuf>) -> TlsFiles {
+        let directory = directory.into();
+        TlsFiles { cert: directory.join("cert.pem"), key: directory.join("key.pem"), ca: directory.join("ca.pem") }
+    }
+}
+
 /// Everything a node needs to start. All times in milliseconds.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -240,9 +248,9 @@ impl NodeConfig {
             None if self.listen.is_some() => {
                 Err(Failure::invalid("With a transport of the host's there is no address to listen on."))
             }
-            None if self.tls.is_some() => {
-                Err(Failure::invalid("With a transport of the host's there is no TLS: the host carries what is said, and secures it."))
-            }
+            None if self.tls.is_some() => Err(Failure::invalid(
+                "With a transport of the host's there is no TLS: the host carries what is said, and secures it.",
+            )),
             None => Ok(()),
         }
     }
@@ -332,6 +340,25 @@ mod tests {
     }
 
     #[test]
+    fn plain_text_stays_on_loopback_for_every_address_unless_the_user_says_otherwise() {
+        let far: [fn(&mut NodeConfig); 3] = [
+            |c| c.listen = Some("0.0.0.0:7001".into()),
+            |c| c.servers.insert("a".into(), "192.0.2.1:7001".into()).map_or((), drop),
+            |c| c.servers.insert("b".into(), "192.0.2.2:7001".into()).map_or((), drop),
+        ];
+        for change in far {
+            let sentence = refusal(change);
+            assert!(sentence.contains("not on loopback") && sentence.contains(":tls"), "{sentence}");
+            let mut trusting = three();
+            change(&mut trusting);
+            trusting.insecure = true;
+            assert_eq!(trusting.validate(), Ok(()));
+            (trusting.insecure, trusting.tls) = (false, Some(TlsFiles::in_directory("d")));
+            assert_eq!(trusting.validate(), Ok(()));
+        }
+    }
+
+    #[test]
     fn with_a_transport_of_the_hosts_names_are_the_addresses() {
         let host = |change: fn(&mut NodeConfig)| {
             let mut config = three();
@@ -349,6 +376,8 @@ mod tests {
         let wrong = host(|c| c.servers.insert("b".into(), "127.0.0.1:7002".into()).map_or((), drop));
         assert!(wrong.validate().unwrap_err().message.contains("none but its name"));
         assert!(host(|c| c.listen = Some("127.0.0.1:1".into())).validate().is_err());
+        let secured = host(|c| c.tls = Some(TlsFiles::in_directory("d")));
+        assert!(secured.validate().unwrap_err().message.contains("there is no TLS"));
         assert_eq!(three().reach("b", "127.0.0.1:1"), "127.0.0.1:1");
     }
 }

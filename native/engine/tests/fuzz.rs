@@ -16,8 +16,10 @@ fn bytes(text: &'static str) -> Bytes {
 
 #[test]
 fn fuzz_batches() {
-    let command = |sequence, body: &'static str| {
-        Command { id: CommandId { node: 7, incarnation: 2, sequence }, low_water: 1, body: bytes(body) }
+    let command = |sequence, body: &'static str| Command {
+        id: CommandId { node: 7, incarnation: 2, sequence },
+        low_water: 1,
+        body: bytes(body),
     };
     let samples = [
         Batch::encode(1, 2, &[]).0.to_vec(),

@@ -119,7 +119,21 @@ fn range_end(input: &[u8], at: usize, rng: &mut Rng) -> usize {
 
 /// A number that might be taken for a length or a count, in one to eight bytes.
 fn claim(len: usize, rng: &mut Rng) -> Vec<u8> {
-    let numbers = [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, 1 << 40, i64::MAX as u64, u64::MAX, len as u64];
+    let numbers = [
+        0,
+        1,
+        0x7f,
+        0x80,
+        0xff,
+        0x7fff,
+        0xffff,
+        0x7fff_ffff,
+        0xffff_ffff,
+        1 << 40,
+        i64::MAX as u64,
+        u64::MAX,
+        len as u64,
+    ];
     let number = numbers[rng.index(numbers.len())].wrapping_add(rng.below(3)).wrapping_sub(1);
     let width = [1, 2, 4, 8][rng.index(4)];
     number.to_le_bytes()[..width].to_vec()

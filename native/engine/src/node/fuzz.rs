@@ -118,7 +118,8 @@ fn fuzz_what_a_host_submits() {
         submissions.iter().map(|(_, body)| body).chain(controls.iter().map(|(_, body)| body)).cloned().collect();
     let (mut rng, mut out) = (Rng::new(1), vec![0; 1 << 20]);
     let wait = Duration::from_secs(5);
-    fuzz("what a host submits", &samples, &[], Allowance { fixed: 1 << 20, per_byte: 64 }, |input| {
+    // The tables of what is in flight double now and then.
+    fuzz("what a host submits", &samples, &[], Allowance { fixed: 16 << 20, per_byte: 64 }, |input| {
         let body = Bytes::from(input);
         let (kind, _) = submissions[rng.below(submissions.len() as u64) as usize];
         let (op, _) = controls[rng.below(controls.len() as u64) as usize];
@@ -135,6 +136,10 @@ fn fuzz_what_a_host_submits() {
         let crate::session::Polled::Bytes(len) = polled else { return false };
         out[..len].windows(10).any(|window| window[0] == 1 && window[1..9] == ticket.to_le_bytes() && window[9] == 0)
     });
-    assert!(answered, "the node answers no more: {}", String::from_utf8_lossy(&session.control(Op::Status, Bytes::new()).unwrap()));
+    assert!(
+        answered,
+        "the node answers no more: {}",
+        String::from_utf8_lossy(&session.control(Op::Status, Bytes::new()).unwrap())
+    );
     session.close();
 }

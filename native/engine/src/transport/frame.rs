@@ -137,7 +137,8 @@ impl FrameReader {
             return Failure::new(*code, format!("The connection with {} failed: {message}", self.remote));
         }
         if let [TLS_RECORDS_FROM..=TLS_RECORDS_TO, TLS_MAJOR, ..] = self.frames.read_buffer()[..] {
-            let message = format!("{} speaks TLS, and this node does not: give all servers :tls, or none.", self.remote);
+            let message =
+                format!("{} speaks TLS, and this node does not: give all servers :tls, or none.", self.remote);
             return Failure::new(Code::Refused, message);
         }
         if error.kind() == std::io::ErrorKind::InvalidData {

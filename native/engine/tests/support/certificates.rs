@@ -27,7 +27,7 @@ impl Authority {
         let mut params = CertificateParams::new(hosts).unwrap();
         params.not_after = date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
-        let files = files(directory);
+        let files = TlsFiles::in_directory(directory);
         fs::create_dir_all(directory).unwrap();
         fs::write(&files.cert, params.signed_by(&key, &self.0).unwrap().pem()).unwrap();
         fs::write(&files.key, key.serialize_pem()).unwrap();
@@ -39,9 +39,4 @@ impl Authority {
     pub fn pem(&self) -> String {
         self.0.pem()
     }
-}
-
-/// Where the files of `directory` are.
-pub fn files(directory: &Path) -> TlsFiles {
-    TlsFiles { cert: directory.join("cert.pem"), key: directory.join("key.pem"), ca: directory.join("ca.pem") }
 }

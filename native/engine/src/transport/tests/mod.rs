@@ -5,7 +5,7 @@ mod fuzz;
 mod handshake;
 mod hostile;
 mod streams;
-mod tls;
+pub(super) mod tls;
 mod tls_reload;
 
 use std::sync::Arc;

@@ -81,7 +81,9 @@ fn unusable(files: &TlsFiles, error: &rustls::Error) -> Failure {
         rustls::Error::InconsistentKeys(_) => {
             Failure::invalid(format!("The key {key} of :tls does not belong to the certificate {cert}."))
         }
-        error => Failure::invalid(format!("The certificate {cert} with the key {key} of :tls cannot be used: {error}.")),
+        error => {
+            Failure::invalid(format!("The certificate {cert} with the key {key} of :tls cannot be used: {error}."))
+        }
     }
 }
 

@@ -15,8 +15,10 @@ use super::material::{Material, Texts};
 struct Seen {
     /// What could not be used at the last look: the texts, when they could be read, and why.
     unusable: Option<(Option<Texts>, Failure)>,
-    /// It was reported.
-    reported: bool,
+    /// That it was reported.
+    told: bool,
+    /// That some report stands, of this or of something before it.
+    standing: bool,
 }
 
 /// Runs until dropped.
@@ -54,20 +56,54 @@ impl Seen {
                     *tls.0.current.write() = Arc::new(material);
                     tracing::info!("The certificates of :tls were read anew; new connections use them.");
                 }
-                if std::mem::take(self).reported {
+                if std::mem::take(self).standing {
                     (tls.0.report)(None);
                 }
             }
             Err(unusable) if self.unusable.as_ref() == Some(&unusable) => {
-                if !self.reported {
-                    self.reported = true;
+                if !self.told {
+                    (self.told, self.standing) = (true, true);
                     let message = format!("{} The former certificates stay in use.", unusable.1.message);
                     tracing::warn!("{message}");
                     (tls.0.report)(Some(Failure::new(unusable.1.code, message)));
                 }
             }
-            // Perhaps the next file is being written; the next look will tell. What was reported before stays so.
-            Err(unusable) => *self = Seen { unusable: Some(unusable), reported: false },
+            // Perhaps the next file is being written; the next look will tell. A report of something else stands.
+            Err(unusable) => {
+                self.unusable = Some(unusable);
+                self.told = false;
+            }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::transport::tests::tls::World;
+
+    /// Files are replaced one by one, so there may be a look at a half-way state between what was reported and what is right.
+    /// A report that was not withdrawn then stayed for ever.
+    #[test]
+    fn a_report_is_withdrawn_whatever_was_seen_in_between() {
+        let world = World::new();
+        let reports = Arc::new(Mutex::new(Vec::new()));
+        let told = reports.clone();
+        let tls = Tls::new(world.member("a"), Box::new(move |report| told.lock().push(report.is_some()))).unwrap();
+        let unusable = |why: &str| Err((None, Failure::invalid(why)));
+        let mut seen = Seen::default();
+        for found in [unusable("one"), unusable("one"), unusable("one"), unusable("two"), Ok(None), Ok(None)] {
+            seen.digest(&tls, found);
+        }
+        assert_eq!(*reports.lock(), [true, false]);
+        for found in [unusable("half-way"), Ok(None), unusable("half-way"), unusable("other"), Ok(None)] {
+            seen.digest(&tls, found);
+        }
+        assert_eq!(reports.lock().len(), 2, "what passes is not reported");
     }
 }
