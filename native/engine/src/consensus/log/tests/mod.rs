@@ -3,6 +3,7 @@
 mod cache;
 mod damage;
 mod faults;
+mod fuzz;
 mod restart;
 mod suite;
 
