@@ -13,7 +13,7 @@ use crate::consensus::network::codec::{
 };
 use crate::consensus::network::split::split;
 use crate::consensus::types::{
-    Entry, LeaderId, LogId, Member, Membership, SnapshotMeta, StoredMembership, TypeConfig, Vote,
+    Candidate, Entry, LeaderId, LogId, Member, Membership, SnapshotMeta, StoredMembership, TypeConfig, Vote,
 };
 
 /// Parsed entries are larger than their bytes. What serde sets aside for a claimed count ends at a mebibyte a level.
@@ -24,7 +24,7 @@ fn log_id(index: u64) -> LogId {
 }
 
 fn vote() -> Vote {
-    Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true }
+    Vote { leader_id: Candidate { term: 3, node_id: 9 }, committed: true }
 }
 
 fn membership() -> Membership {
