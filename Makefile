@@ -1,5 +1,5 @@
 # The commands of this project. Each says what it lacks and stops; `make deps` installs it where it can.
-.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage
+.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage fuzz
 .DEFAULT_GOAL := help
 
 help:    ## what there is
@@ -34,5 +34,8 @@ powercut:    ## cut the power of real disks under load (root): CYCLES=100 LEVEL=
 	@$(CRASH) powercut --cycles $(or $(CYCLES),100) --level $(or $(LEVEL),1) $(if $(SEED),--seed $(SEED))
 torture:    ## kill, pause, part and wipe processes; check the history: MINUTES=5 SEED=
 	@$(CRASH) torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
+fuzz:    ## try everything that reads bytes with damaged input: SECONDS=60 a reader, SEED=
+	@QUORATE_FUZZ_SECONDS=$(or $(SECONDS),60) $(if $(SEED),QUORATE_FUZZ_SEED=$(SEED)) cargo test --locked --release \
+	  -p quorate-engine -p quorate-bridge --lib --test fuzz -- fuzz --show-output
 damage:    ## damage files of closed nodes and start them: ALONE=200 THREE=50 SEED=
 	@$(CRASH) damage --alone $(or $(ALONE),200) --among-three $(or $(THREE),50) $(if $(SEED),--seed $(SEED))

@@ -29,6 +29,7 @@ use crate::node::snapshots::Snapshots;
 use crate::surroundings::Surroundings;
 use crate::transport::Peers;
 use crate::transport::carried::Carried;
+use crate::transport::wire::Wire;
 use crate::watch;
 
 /// Who this node is, as far as it knows.
@@ -77,6 +78,8 @@ pub struct Core {
     pub reads: ReadQueue,
     /// Takes snapshots.
     pub snapshots: Snapshots,
+    /// How connections come about.
+    pub wire: Arc<dyn Wire>,
     /// Connections to other nodes.
     pub peers: Peers,
     /// Connections for questions between hosts: a large answer holds up no vote.

@@ -11,6 +11,9 @@ pub mod books;
 mod bootstrap;
 pub mod core;
 mod forming;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod fuzz;
 pub mod inspect;
 mod launch;
 pub mod leadership;
