@@ -50,6 +50,8 @@ pub struct Agenda {
     wiped: Option<(usize, Option<u64>)>,
     /// The host that was taken out.
     pub removed: Option<usize>,
+    /// Hosts that were to be taken out at any time: a change that was given up may still take effect.
+    pub taken_out: BTreeSet<usize>,
     /// Hosts whose log was damaged on purpose: they may refuse.
     pub damaged: BTreeSet<usize>,
     /// Hosts that were started at least once.
@@ -68,6 +70,7 @@ impl Agenda {
             wipes: BTreeMap::new(),
             wiped: None,
             removed: None,
+            taken_out: BTreeSet::new(),
             damaged: BTreeSet::new(),
             present: BTreeSet::new(),
         };
@@ -451,6 +454,7 @@ impl Run<'_> {
                     return false;
                 }
                 self.agenda.removed = Some(host);
+                self.agenda.taken_out.insert(host);
                 self.agenda.later(self.now + ms, Act::Readmit(host));
                 let (name, via) = (self.hosts[host].name.clone(), self.who(Who::Any(self.now)));
                 self.ask(via, "removed", |life| life.node.remove_member(&name, limit))

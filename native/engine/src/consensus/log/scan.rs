@@ -116,6 +116,19 @@ pub(super) fn verify<F: FileSystem>(
     }
 }
 
+/// Removes the newest of the verified files when a power cut kept its header from the disk: it holds nothing. raft-engine would go
+/// on in it in an older format, without signatures, which the next start would take for damage. Fails with `Io`.
+pub(super) fn drop_headless<F: FileSystem>(file_system: &F, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let Some(newest) = files.last() else { return Ok(()) };
+    let failed = |error: std::io::Error| Failure::io(format!("Removing the empty {}", newest.display()), &error);
+    if file_header(&read_file(file_system, newest, FILE_HEADER as u64).map_err(failed)?) {
+        return Ok(());
+    }
+    file_system.delete(newest).map_err(failed)?;
+    files.pop();
+    Ok(())
+}
+
 /// Judges a file by what the one before it ended with.
 fn judge(path: &Path, file: &Found, before: Option<u64>) -> Result<(), Failure> {
     if let (Some(before), Some(first)) = (before, file.first_seq)
