@@ -1,5 +1,5 @@
 # The commands of this project. Each says what it lacks and stops; `make deps` installs it where it can.
-.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage
+.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage verify-data
 .DEFAULT_GOAL := help
 
 help:    ## what there is
@@ -28,6 +28,8 @@ bench-writers:    ## 256 writers on three nodes for a minute, syncs counted by s
 	@cargo run --locked --release -p quorate-bench -- writers --writers 256 --seconds 60 --strace
 bench-drop-in: build    ## a fluree/raft-style state machine on three nodes in one JVM, by either transport
 	@lein with-profile +bench run -m drop-in
+verify-data:    ## check the data directory of a node that does not run: DIR=
+	@cargo run --quiet --locked --release -p quorate-cli -- verify "$(DIR)"
 
 CRASH = cargo build --locked --release -p quorate-crash && target/release/crash
 powercut:    ## cut the power of real disks under load (root): CYCLES=100 LEVEL=1 or 2, SEED=

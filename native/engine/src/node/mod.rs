@@ -10,7 +10,7 @@ pub mod asks;
 pub mod books;
 mod bootstrap;
 pub mod core;
-mod forming;
+pub(crate) mod forming;
 mod launch;
 pub mod leadership;
 mod membership;

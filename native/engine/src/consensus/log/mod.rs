@@ -20,6 +20,7 @@
 mod files;
 mod guard;
 mod marks;
+mod offline;
 mod options;
 mod reader;
 mod record;
@@ -37,5 +38,6 @@ pub mod env {
     pub use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
 }
 
+pub use offline::OfflineLog;
 pub use options::{LogOptions, LogStats};
 pub use store::LogStore;

@@ -26,20 +26,22 @@ use crate::error::Failure;
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
 const VERSION: u64 = 2;
 const NO_ALIGNMENT: u64 = 0;
-const FILE_HEADER: usize = MAGIC.len() + 8 + 8;
-const BATCH_HEADER: usize = 16;
+pub(super) const FILE_HEADER: usize = MAGIC.len() + 8 + 8;
+pub(super) const BATCH_HEADER: usize = 16;
 const CHECKSUM: usize = 4;
 
-const ENTRIES: u8 = 1;
-const COMMAND: u8 = 2;
-const KEY_VALUE: u8 = 3;
-const COMPACT: u8 = 2;
+pub(super) const ENTRIES: u8 = 1;
+pub(super) const COMMAND: u8 = 2;
+pub(super) const KEY_VALUE: u8 = 3;
+pub(super) const COMPACT: u8 = 2;
 const PUT: u8 = 1;
 
 /// One whole batch.
-struct Batch {
-    len: usize,
-    marks: Marks,
+pub(super) struct Batch {
+    pub len: usize,
+    /// Where its items begin; they end before the checksum.
+    pub footer: usize,
+    pub marks: Marks,
 }
 
 /// What a file holds, up to its end or its first broken batch.
@@ -141,7 +143,7 @@ fn judge(path: &Path, file: &Found, before: Option<u64>) -> Result<(), Failure> 
     }
 }
 
-fn damaged(path: &Path, offset: usize) -> Failure {
+pub(super) fn damaged(path: &Path, offset: usize) -> Failure {
     corrupt(format!("{} is damaged at offset {offset}.", path.display()))
 }
 
@@ -191,7 +193,7 @@ fn synced_behind(data: &[u8], from: usize, seq: u64, group: u64) -> Option<u64> 
 }
 
 /// The batch at `at`, when it is whole.
-fn batch(data: &[u8], at: usize, seq: u64, group: u64) -> Option<Batch> {
+pub(super) fn batch(data: &[u8], at: usize, seq: u64, group: u64) -> Option<Batch> {
     let head = number(data, at)?;
     let (len, compression) = ((head >> 8) as usize, head as u8);
     if compression != 0 || len <= BATCH_HEADER + CHECKSUM || len > data.len() - at {
@@ -205,7 +207,7 @@ fn batch(data: &[u8], at: usize, seq: u64, group: u64) -> Option<Batch> {
     if footer > BATCH_HEADER {
         checked(&data[at + BATCH_HEADER..at + footer], 0)?;
     }
-    Some(Batch { len, marks: find_marks(items, group)? })
+    Some(Batch { len, footer, marks: find_marks(items, group)? })
 }
 
 /// `data` without the checksum at its end, when that is right.
@@ -240,16 +242,16 @@ fn find_marks(items: &[u8], group: u64) -> Option<Marks> {
 }
 
 /// Walks through the items of a batch.
-struct Items<'a>(&'a [u8]);
+pub(super) struct Items<'a>(pub &'a [u8]);
 
 impl<'a> Items<'a> {
-    fn byte(&mut self) -> Option<u8> {
+    pub fn byte(&mut self) -> Option<u8> {
         let (byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*byte)
     }
 
-    fn varint(&mut self) -> Option<u64> {
+    pub fn varint(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -286,7 +288,7 @@ impl<'a> Items<'a> {
         Some(())
     }
 
-    fn key_value(&mut self) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+    pub fn key_value(&mut self) -> Option<(&'a [u8], Option<&'a [u8]>)> {
         let kind = self.byte()?;
         let key = self.bytes()?;
         Some((key, if kind == PUT { Some(self.bytes()?) } else { None }))
