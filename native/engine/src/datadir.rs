@@ -12,12 +12,14 @@
 //! Both files are replaced as a whole: written beside, fsynced, renamed, the directory fsynced.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs2::FileExt;
 
-use crate::durable::{make_dir, sync_dir};
+use crate::disk::{Disk, Open, OsDisk, write_all_at};
+use crate::durable::make_dir;
 use crate::error::{Code, Failure};
 
 const FORMAT: u32 = 1;
@@ -41,9 +43,9 @@ pub struct NodeIdentity {
 }
 
 /// A data directory, locked.
-#[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
+    disk: Arc<dyn Disk>,
     /// `None` once it was unlocked.
     lock: Option<File>,
     identity: Option<NodeIdentity>,
@@ -55,7 +57,12 @@ impl DataDir {
     /// `Invalid` when it belongs to a node of another name; with `Corrupt` when the node file is damaged or a
     /// newer version of Quorate wrote it; and with `Io`.
     pub fn open(path: &Path, name: &str) -> Result<DataDir, Failure> {
-        make_dir(path).map_err(|error| Failure::io(format!("Making the data directory {}", path.display()), &error))?;
+        DataDir::open_on(Arc::new(OsDisk), path, name)
+    }
+
+    /// [`DataDir::open`] on `disk`; only the lock is the operating system's.
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path, name: &str) -> Result<DataDir, Failure> {
+        make_dir(disk.as_ref(), path).map_err(|error| Failure::io(format!("Making the data directory {}", path.display()), &error))?;
         let lock = lock(path)?;
         let identity = match read(&path.join(NODE))? {
             Some(data) => Some(parse(&path.join(NODE), &data)?),
@@ -68,7 +75,7 @@ impl DataDir {
                 stored.name
             )));
         }
-        Ok(DataDir { path: path.to_path_buf(), lock: Some(lock), identity })
+        Ok(DataDir { path: path.to_path_buf(), disk, lock: Some(lock), identity })
     }
 
     /// Who the node is; `None` in an empty directory.
@@ -142,16 +149,16 @@ impl DataDir {
     fn replace(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
         self.writable()?;
         let path = self.path.join(name);
-        replace(&path, content).map_err(|error| Failure::io(format!("Writing {}", path.display()), &error))
+        replace(self.disk.as_ref(), &path, content).map_err(|error| Failure::io(format!("Writing {}", path.display()), &error))
     }
 
     fn remove(&self, name: &str) -> Result<(), Failure> {
         self.writable()?;
         let path = self.path.join(name);
-        match fs::remove_file(&path) {
+        match self.disk.remove(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             outcome => outcome
-                .and_then(|()| sync_dir(&self.path))
+                .and_then(|()| self.disk.sync_dir(&self.path))
                 .map_err(|error| Failure::io(format!("Removing {}", path.display()), &error)),
         }
     }
@@ -204,13 +211,13 @@ fn lock_file(dir: &Path, file: File) -> Result<File, Failure> {
     }
 }
 
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+fn replace(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), sync_dir)
+    let file = disk.open(&temporary, Open::Create)?;
+    write_all_at(file.as_ref(), 0, content)?;
+    file.sync()?;
+    disk.rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {

@@ -33,6 +33,7 @@ pub mod session;
 pub mod snapshot;
 pub mod surroundings;
 pub mod transport;
+pub mod worker;
 
 pub use command::{Command, CommandId};
 pub use config::NodeConfig;

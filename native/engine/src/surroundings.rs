@@ -34,6 +34,24 @@ pub trait Delays: Send + Sync + 'static {
     fn pass(&self, stage: Stage) -> BoxFuture<'static, ()>;
 }
 
+/// How long a node's work takes: as long as it takes, unless a simulation wants it otherwise.
+#[derive(Clone, Default)]
+pub struct Pace(Option<Arc<dyn Delays>>);
+
+impl Pace {
+    /// As `delays` want it.
+    pub fn of(delays: Arc<dyn Delays>) -> Pace {
+        Pace(Some(delays))
+    }
+
+    /// Waits until work at `stage` may go on.
+    pub async fn pass(&self, stage: Stage) {
+        if let Some(delays) = &self.0 {
+            delays.pass(stage).await;
+        }
+    }
+}
+
 /// The surroundings of a node that has no threads of its own, but lives on its caller's runtime.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -63,6 +81,12 @@ pub struct Entered(Option<Arc<dyn Chance>>);
 /// Makes this thread take random numbers and the wall clock from `chance`.
 pub fn enter(chance: Arc<dyn Chance>) -> Entered {
     Entered(CHANCE.replace(Some(chance)))
+}
+
+/// True when this thread was [`enter`]ed. A node whose work is done on such a thread has no threads of its own: its workers are
+/// tasks, and what would wait for a disk elsewhere does so right here.
+pub fn is_inline() -> bool {
+    CHANCE.with_borrow(Option::is_some)
 }
 
 impl Drop for Entered {

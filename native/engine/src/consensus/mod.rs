@@ -3,6 +3,7 @@
 
 pub mod log;
 pub mod network;
+pub mod runtime;
 pub mod types;
 
 /// A snapshot as openraft passes it around: what it covers, and the file.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::runtime::CoreRuntime;
 use crate::command::Batch;
 
 /// What the cluster knows of a member, besides its id: kept in the membership record, so it travels in the log.
@@ -28,7 +29,7 @@ impl fmt::Display for Done {
 
 openraft::declare_raft_types!(
     /// The types that Quorate runs openraft with.
-    pub TypeConfig: D = Batch, R = Done, NodeId = u64, Node = Member,
+    pub TypeConfig: D = Batch, R = Done, NodeId = u64, Node = Member, AsyncRuntime = CoreRuntime,
 );
 
 /// Identifies a leader: term and node.

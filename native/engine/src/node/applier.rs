@@ -1,4 +1,4 @@
-//! The applying thread: the only one that touches the state machine.
+//! The applying thread, the only one that touches the state machine; in a node without threads, the applying worker.
 //!
 //! It takes committed entries in log order, drops what already took effect, numbers the rest, has the machine apply
 //! them together with the bookkeeping, and answers whoever waits on this node. When the machine fails (its disk is
@@ -6,10 +6,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use openraft::storage::RaftLogReader;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -28,6 +27,8 @@ use crate::node::pending::{Due, Pending, Reply};
 use crate::node::problems::{Problem, Problems};
 use crate::node::snapshots::UntilClosed;
 use crate::snapshot::OpenSnapshot;
+use crate::surroundings::{Pace, Stage};
+use crate::worker::{Worker, pause};
 
 /// Between attempts of a machine that failed.
 const RETRY: Duration = Duration::from_millis(500);
@@ -63,6 +64,8 @@ pub struct Shared {
     pub problems: Arc<Problems>,
     /// Where entries are read back from, when the queue kept only their range.
     pub log: Mutex<Option<LogStore>>,
+    /// How long applying takes.
+    pub pace: Pace,
     /// The last entry and the membership that openraft handed over; it lies ahead of `progress`.
     pub handed: Mutex<(Option<LogId>, StoredMembership)>,
 }
@@ -113,33 +116,32 @@ impl Applier {
         &self.books
     }
 
-    /// Runs on a thread of its own until the queue is closed. Fails with `Io` when there can be no more threads.
-    pub fn spawn(mut self, name: &str) -> Result<JoinHandle<()>, Failure> {
-        let name = format!("quorate-machine-{name}");
-        let run = move || {
-            while let Some(work) = self.shared.queue.next() {
-                if catch_unwind(AssertUnwindSafe(|| self.work(work))).is_err() {
-                    return self.give_up();
+    /// Runs as a worker until the queue is closed. Fails with `Io` when there can be no more threads.
+    pub fn spawn(mut self, name: &str) -> Result<Worker, Failure> {
+        Worker::start(&format!("quorate-machine-{name}"), async move {
+            let queue = self.shared.queue.clone();
+            while let Some(work) = queue.next().await {
+                if AssertUnwindSafe(self.work(work)).catch_unwind().await.is_err() {
+                    return self.give_up().await;
                 }
             }
-        };
-        let thread = std::thread::Builder::new().name(name).spawn(run);
-        thread.map_err(|error| Failure::io("Starting the applying thread", &error))
+        })
     }
 
     /// After a panic the machine's state is not known: nothing more is applied, voting goes on.
-    fn give_up(&self) {
+    async fn give_up(&mut self) {
         let message = "The state machine panicked; nothing is applied here any more until the node is started again.";
         tracing::error!("{message}");
         self.shared.problems.set(Problem::Machine, Failure::internal(message));
-        while self.shared.queue.next().is_some() {}
+        let queue = self.shared.queue.clone();
+        while queue.next().await.is_some() {}
     }
 
-    fn work(&mut self, work: Work) {
+    async fn work(&mut self, work: Work) {
         match work {
-            Work::Entries(entries) => self.apply_merged(entries),
-            Work::Range(first, last) => self.apply_range(first, last),
-            Work::Install(snapshot) => self.install(&snapshot),
+            Work::Entries(entries) => self.apply_merged(entries).await,
+            Work::Range(first, last) => self.apply_range(first, last).await,
+            Work::Install(snapshot) => self.install(&snapshot).await,
             Work::Freeze(reply) => {
                 let frozen = self.freeze();
                 // Nobody waits any more when the builder was dropped at close: the view goes with it.
@@ -148,7 +150,7 @@ impl Applier {
         }
     }
 
-    fn apply_merged(&mut self, mut entries: Vec<Entry>) {
+    async fn apply_merged(&mut self, mut entries: Vec<Entry>) {
         let mut bytes: usize = entries.iter().map(entry_bytes).sum();
         while bytes < BATCH_BYTES_MAX
             && (entries.len() as u64) < RANGE_ENTRIES
@@ -157,34 +159,39 @@ impl Applier {
             bytes += more.iter().map(entry_bytes).sum::<usize>();
             entries.extend(more);
         }
-        self.apply(entries);
+        self.apply(entries).await;
     }
 
-    fn apply_range(&mut self, first: u64, last: u64) {
+    async fn apply_range(&mut self, first: u64, last: u64) {
         let mut next = first;
         // Under a snapshot that waits, the log may be purged already.
         while next <= last && !self.shared.queue.is_closed() && !self.shared.queue.is_superseded() {
             let until = last.min(next + RANGE_ENTRIES - 1);
-            let entries = self.persistently("reading committed entries back from the log", |this| {
-                if this.shared.queue.is_superseded() {
-                    return Ok(Vec::new());
-                }
-                let mut log = this.shared.log.lock().clone().ok_or_else(log_is_away)?;
-                let read = wait_for(log.limited_get_log_entries(next, until + 1));
-                let entries = read.map_err(|error| Failure::io("Reading the log", &error))?;
-                match entries.first() {
-                    Some(entry) if entry.log_id.index == next => Ok(entries),
-                    _ => Err(Failure::new(Code::Corrupt, format!("The committed entry {next} is not in the log."))),
-                }
-            });
-            let Some(entries) = entries else { return };
+            let Some(entries) = self.read_range(next, until).await else { return };
             let Some(last_read) = entries.last() else { return };
             next = last_read.log_id.index + 1;
-            self.apply(entries);
+            self.apply(entries).await;
         }
     }
 
-    fn apply(&mut self, entries: Vec<Entry>) {
+    /// Committed entries out of the log; `None` when the node closes, none when a snapshot makes them needless.
+    async fn read_range(&mut self, first: u64, last: u64) -> Option<Vec<Entry>> {
+        loop {
+            if self.shared.queue.is_superseded() {
+                return Some(Vec::new());
+            }
+            let log = self.shared.log.lock().clone();
+            match read_log(log, first, last).await {
+                Ok(entries) => {
+                    self.shared.problems.clear(Problem::Machine);
+                    return Some(entries);
+                }
+                Err(failure) => self.bear("reading committed entries back from the log", failure).await?,
+            }
+        }
+    }
+
+    async fn apply(&mut self, entries: Vec<Entry>) {
         let mut round = Round::default();
         for entry in entries {
             // Entries that a snapshot already covers come again after a restart.
@@ -193,11 +200,11 @@ impl Applier {
             }
             if let Err(failure) = self.enter(entry, &mut round) {
                 // A committed entry that cannot be read never can: nothing is applied any more, voting goes on.
-                self.persistently("applying a committed entry", |_| Err::<(), _>(failure.clone()));
+                self.persistently("applying a committed entry", |_| Err::<(), _>(failure.clone())).await;
                 return;
             }
         }
-        self.finish(round);
+        self.finish(round).await;
     }
 
     fn enter(&mut self, entry: Entry, round: &mut Round) -> Result<(), Failure> {
@@ -231,14 +238,15 @@ impl Applier {
         }
     }
 
-    fn finish(&mut self, round: Round) {
+    async fn finish(&mut self, round: Round) {
+        self.shared.pace.clone().pass(Stage::Apply).await;
         let notes = match self.books.changes() {
             Ok(notes) => notes,
             Err(failure) => return self.shared.problems.set(Problem::Machine, failure),
         };
         let answer =
             self.persistently("applying committed commands", |this| this.machine.apply(&round.commands, &notes));
-        let Some(answer) = answer else { return };
+        let Some(answer) = answer.await else { return };
         // What took effect is noted before the low-water mark is published that would call it discarded.
         let due = self.resolve(round, answer);
         self.publish();
@@ -262,7 +270,7 @@ impl Applier {
         due
     }
 
-    fn install(&mut self, snapshot: &OpenSnapshot) {
+    async fn install(&mut self, snapshot: &OpenSnapshot) {
         if snapshot.meta.last_log_id < self.books.applied.log_id {
             return;
         }
@@ -276,7 +284,7 @@ impl Applier {
             this.machine.install(snapshot.index, &mut payload, &snapshot.notes)?;
             Ok(Some(books))
         });
-        let Some(Some(books)) = books else { return };
+        let Some(Some(books)) = books.await else { return };
         self.books = books;
         self.shared.has_snapshot(snapshot);
         let due = self.skip();
@@ -325,7 +333,7 @@ impl Applier {
     }
 
     /// Tries until it works or the node closes (`None`); the failure shows in the status meanwhile.
-    fn persistently<T>(
+    async fn persistently<T>(
         &mut self,
         doing: &str,
         mut attempt: impl FnMut(&mut Applier) -> Result<T, Failure>,
@@ -336,14 +344,32 @@ impl Applier {
                     self.shared.problems.clear(Problem::Machine);
                     return Some(done);
                 }
-                Err(failure) if self.shared.queue.is_closed() || failure.code == Code::Closed => return None,
-                Err(failure) => {
-                    tracing::error!("The state machine failed while {doing}: {failure}");
-                    self.shared.problems.set(Problem::Machine, failure);
-                    std::thread::sleep(RETRY);
-                }
+                Err(failure) => self.bear(doing, failure).await?,
             }
         }
+    }
+
+    /// Reports `failure` and waits before the next attempt; `None` when there is to be none.
+    async fn bear(&mut self, doing: &str, failure: Failure) -> Option<()> {
+        if self.shared.queue.is_closed() || failure.code == Code::Closed {
+            return None;
+        }
+        tracing::error!("The state machine failed while {doing}: {failure}");
+        self.shared.problems.set(Problem::Machine, failure);
+        pause(RETRY).await;
+        Some(())
+    }
+}
+
+/// Some of the entries `first..=last`, from the first on. Fails with `Unavailable` while there is no log, with `Corrupt` when
+/// the first is not in it.
+async fn read_log(log: Option<LogStore>, first: u64, last: u64) -> Result<Vec<Entry>, Failure> {
+    let mut log = log.ok_or_else(log_is_away)?;
+    let read = log.limited_get_log_entries(first, last + 1).await;
+    let entries = read.map_err(|error| Failure::io("Reading the log", &error))?;
+    match entries.first() {
+        Some(entry) if entry.log_id.index == first => Ok(entries),
+        _ => Err(Failure::new(Code::Corrupt, format!("The committed entry {first} is not in the log."))),
     }
 }
 
@@ -356,27 +382,6 @@ struct Round {
 /// Not `Closed`: the consensus core is being started again, and the log with it.
 fn log_is_away() -> Failure {
     Failure::new(Code::Unavailable, "The log is being opened again.")
-}
-
-/// Waits for `future` on this thread. Good for futures that other threads complete: there is no runtime here.
-fn wait_for<F: Future>(future: F) -> F::Output {
-    let mut future = std::pin::pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        std::thread::park();
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
 }
 
 fn no_member() -> Failure {

@@ -4,8 +4,8 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
 
 use crate::consensus::types::{Entry, SnapshotMeta};
 use crate::error::Failure;
@@ -49,7 +49,7 @@ struct State {
 #[derive(Default)]
 pub struct ApplyQueue {
     state: Mutex<State>,
-    filled: Condvar,
+    filled: Notify,
 }
 
 /// Bytes that an entry keeps in memory.
@@ -100,21 +100,23 @@ impl ApplyQueue {
         self.filled.notify_one();
     }
 
-    /// The next work; waits for it. `None` once closed.
-    pub fn next(&self) -> Option<Work> {
-        let mut state = self.state.lock();
+    /// The next work; waits for it. `None` once closed. For one taker.
+    pub async fn next(&self) -> Option<Work> {
         loop {
-            if state.closed {
-                return None;
-            }
-            if let Some(work) = state.work.pop_front() {
-                if let Work::Entries(entries) = &work {
-                    state.entries -= entries.len();
-                    state.bytes -= entries.iter().map(entry_bytes).sum::<usize>();
+            {
+                let mut state = self.state.lock();
+                if state.closed {
+                    return None;
                 }
-                return Some(work);
+                if let Some(work) = state.work.pop_front() {
+                    if let Work::Entries(entries) = &work {
+                        state.entries -= entries.len();
+                        state.bytes -= entries.iter().map(entry_bytes).sum::<usize>();
+                    }
+                    return Some(work);
+                }
             }
-            self.filled.wait(&mut state);
+            self.filled.notified().await;
         }
     }
 
@@ -141,7 +143,7 @@ impl ApplyQueue {
         state.closed = true;
         state.work.clear();
         drop(state);
-        self.filled.notify_all();
+        self.filled.notify_one();
     }
 
     /// True once closed.

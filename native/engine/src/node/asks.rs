@@ -1,14 +1,15 @@
 //! Questions between the hosts of a cluster: one node's host asks, another's answers. The engine carries both and
 //! understands neither.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
 use crate::codec::Reader;
 use crate::error::{Code, Failure};
@@ -22,7 +23,7 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 struct State {
     next: u64,
-    open: HashMap<u64, oneshot::Sender<Outcome>>,
+    open: BTreeMap<u64, oneshot::Sender<Outcome>>,
     closed: bool,
 }
 
@@ -34,7 +35,7 @@ pub struct Asks {
 
 impl Default for Asks {
     fn default() -> Asks {
-        let answering = Mutex::new(State { next: 1, open: HashMap::new(), closed: false });
+        let answering = Mutex::new(State { next: 1, open: BTreeMap::new(), closed: false });
         Asks { asking: Arc::new(Semaphore::new(ASKS_MAX)), answering }
     }
 }

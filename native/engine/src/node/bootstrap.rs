@@ -2,10 +2,11 @@
 //! the configured servers, or waits and says for whom. An empty data directory never votes on a guess.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use crate::datadir::NodeIdentity;
 use crate::error::{Code, Failure};
@@ -13,6 +14,7 @@ use crate::node::core::Core;
 use crate::node::forming;
 use crate::node::messages::{ABOUT, About, ClusterId, Stage, decode};
 use crate::node::problems::Problem;
+use crate::surroundings::random_u64;
 
 /// How long a node waits for another to say who it is.
 const ABOUT_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -170,7 +172,5 @@ pub fn short(cluster: &ClusterId) -> String {
 
 /// A fresh raft id, for a node that joins.
 pub fn fresh_id() -> Result<u64, Failure> {
-    let mut id = [0; 8];
-    getrandom::fill(&mut id).map_err(|error| Failure::internal(format!("No random numbers: {error}")))?;
-    Ok(u64::from_le_bytes(id).max(1))
+    Ok(random_u64()?.max(1))
 }

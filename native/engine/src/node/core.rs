@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::config::NodeConfig;
 use crate::consensus::network::RaftInbound;
@@ -26,6 +26,7 @@ use crate::node::proposer::ForwardQueue;
 use crate::node::reads::ReadQueue;
 use crate::node::requests::Requests;
 use crate::node::snapshots::Snapshots;
+use crate::surroundings::Surroundings;
 use crate::transport::Peers;
 use crate::transport::carried::Carried;
 
@@ -53,6 +54,8 @@ pub struct Running {
 pub struct Core {
     /// As it was started.
     pub config: NodeConfig,
+    /// What the node has instead of threads, network and disk of the operating system, if anything.
+    pub surroundings: Option<Surroundings>,
     /// The locked data directory.
     pub data: Mutex<DataDir>,
     /// Who this node is.

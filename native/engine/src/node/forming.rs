@@ -16,6 +16,7 @@ use crate::datadir::DataDir;
 use crate::error::{Code, Failure};
 use crate::node::core::Core;
 use crate::node::messages::{ACCEPT, Accept, Ballot, ClusterId, PREPARE, Prepare, Promise, decode, encode};
+use crate::surroundings::fill_random;
 
 /// How long one phase waits for answers.
 const PHASE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -181,7 +182,7 @@ fn remember_round(core: &Core, seen: Ballot) {
 
 fn random_id() -> Result<ClusterId, Failure> {
     let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|error| Failure::internal(format!("No random numbers: {error}")))?;
+    fill_random(&mut id)?;
     Ok(id)
 }
 

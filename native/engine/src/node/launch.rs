@@ -1,17 +1,18 @@
 //! Opening and assembling the parts of a node, and starting its threads.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use parking_lot::{Mutex, RwLock};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use crate::config::{NodeConfig, TransportKind};
 use crate::datadir::DataDir;
+use crate::disk::{Disk, OsDisk};
 use crate::error::Failure;
 use crate::hosted::{self, Host};
 use crate::kv::{KvMachine, KvReader};
@@ -21,6 +22,7 @@ use crate::node::apply_queue::ApplyQueue;
 use crate::node::asks::Asks;
 use crate::node::bootstrap;
 use crate::node::core::{Core, Identity as Known};
+use crate::node::forming;
 use crate::node::leadership::View;
 use crate::node::observer::Observer;
 use crate::node::pending::Pending;
@@ -33,23 +35,25 @@ use crate::node::service::{self, NodeService};
 use crate::node::snapshots::Snapshots;
 use crate::node::start::Machine;
 use crate::snapshot::SnapshotDir;
+use crate::surroundings::{Pace, Surroundings};
 use crate::transport::carried::Carried;
 use crate::transport::wire::{Tcp, Wire};
 use crate::transport::{Identity, Peers, Transport, TransportOptions};
+use crate::worker::Worker;
 
 /// Threads that a node may use to wait for disks (snapshots, opening files).
 const DISK_THREADS: usize = 4;
 /// How long work that waits for disks is given to end.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The threads of a running node.
-pub struct Threads {
+/// The workers of a running node.
+pub struct Workers {
     /// The node's own: consensus and transport.
-    pub main: JoinHandle<()>,
-    /// The applying thread.
-    pub applier: JoinHandle<()>,
-    /// The reading thread of the key-value store.
-    pub reader: Option<JoinHandle<()>>,
+    pub main: Worker,
+    /// The one that applies.
+    pub applier: Worker,
+    /// The one that reads the key-value store.
+    pub reader: Option<Worker>,
 }
 
 /// The sides of a machine that others than the applying thread use.
@@ -61,8 +65,32 @@ pub struct Sides {
     host: Option<Arc<Host>>,
 }
 
+/// Opens everything that `config` names and puts the parts together; nothing runs yet. Fails with `Invalid`, `Locked`,
+/// `Corrupt`, `Io`.
+pub fn open(
+    config: NodeConfig,
+    machine: Machine,
+    observer: Arc<dyn Observer>,
+    surroundings: Option<Surroundings>,
+) -> Result<(Arc<Core>, Applier, SnapshotDir), Failure> {
+    config.validate()?;
+    let config = config.normalized();
+    forming::check_hashes(config.servers.keys())?;
+    let (disk, pace): (Arc<dyn Disk>, Pace) = match &surroundings {
+        Some(around) => (around.disk.clone(), Pace::of(around.delays.clone())),
+        None => (Arc::new(OsDisk), Pace::default()),
+    };
+    let mut data = DataDir::open_on(disk.clone(), &config.data_dir, &config.name)?;
+    let identity = identify(&mut data)?;
+    let snapshots = SnapshotDir::open_on(disk, &data.snapshots_dir(0))?;
+    let (machine, sides) = open_machine(machine, &data, &config)?;
+    let (applier, shared) = open_applier(machine, &snapshots, &identity, observer.clone(), pace)?;
+    let core = assemble(config, data, identity, shared, observer, sides, snapshots.clone(), surroundings);
+    Ok((core, applier, snapshots))
+}
+
 /// The node's identity as it is on disk, or a fresh one.
-pub fn identify(data: &mut DataDir) -> Result<Known, Failure> {
+fn identify(data: &mut DataDir) -> Result<Known, Failure> {
     match data.identity().cloned() {
         Some(stored) => {
             let incarnation = data.next_incarnation()?;
@@ -73,7 +101,7 @@ pub fn identify(data: &mut DataDir) -> Result<Known, Failure> {
 }
 
 /// Opens the machine that was asked for. Fails with `Io`, `Corrupt`.
-pub fn open_machine(
+fn open_machine(
     machine: Machine,
     data: &DataDir,
     config: &NodeConfig,
@@ -94,11 +122,12 @@ pub fn open_machine(
 }
 
 /// Opens the applying side of `machine`.
-pub fn open_applier(
+fn open_applier(
     machine: Box<dyn StateMachine>,
     snapshots: &SnapshotDir,
     identity: &Known,
     observer: Arc<dyn Observer>,
+    pace: Pace,
 ) -> Result<(Applier, Arc<Shared>), Failure> {
     let pending = Arc::new(Pending::default());
     if identity.cluster.is_some() {
@@ -111,6 +140,7 @@ pub fn open_applier(
         progress: watch::channel(Progress::default()).0,
         problems: Arc::new(Problems::default()),
         log: Mutex::new(None),
+        pace,
         handed: Mutex::default(),
     });
     let applier = Applier::open(machine, snapshots.latest()?, shared.clone())?;
@@ -120,7 +150,7 @@ pub fn open_applier(
 }
 
 /// Puts the parts of a node together.
-pub fn assemble(
+fn assemble(
     config: NodeConfig,
     data: DataDir,
     identity: Known,
@@ -128,13 +158,15 @@ pub fn assemble(
     observer: Arc<dyn Observer>,
     sides: Sides,
     snapshots: SnapshotDir,
+    surroundings: Option<Surroundings>,
 ) -> Arc<Core> {
     let carried = (config.transport == TransportKind::Host).then(|| carried(&config.name, observer.clone()));
     let possible = config.snapshots;
     Arc::new_cyclic(|weak| Core {
-        peers: peers(carried.as_ref(), weak),
-        askers: peers(carried.as_ref(), weak),
+        peers: peers(carried.as_ref(), surroundings.as_ref(), weak),
+        askers: peers(carried.as_ref(), surroundings.as_ref(), weak),
         carried,
+        surroundings,
         config,
         data: Mutex::new(data),
         identity: RwLock::new(identity),
@@ -169,47 +201,68 @@ fn carried(name: &str, observer: Arc<dyn Observer>) -> Carried {
     Carried::new(name, Box::new(carrier))
 }
 
-fn peers(carried: Option<&Carried>, core: &Weak<Core>) -> Peers {
+fn peers(carried: Option<&Carried>, surroundings: Option<&Surroundings>, core: &Weak<Core>) -> Peers {
     let core = core.clone();
     // How the node introduces itself to those it connects to.
     let introduction =
         move || -> Identity { core.upgrade().map_or_else(service::nobody, |core| service::identity(&core)) };
-    match carried {
-        Some(carried) => Peers::over(Arc::new(carried.clone()), introduction),
-        None => Peers::new(introduction),
+    match (carried, surroundings) {
+        (Some(carried), _) => Peers::over(Arc::new(carried.clone()), introduction),
+        (None, Some(around)) => Peers::over(around.wire.clone(), introduction),
+        (None, None) => Peers::new(introduction),
     }
 }
 
 /// Binds the node's address and starts its threads. Fails with `AddressInUse`, `Io`.
-pub fn launch(core: &Arc<Core>, applier: Applier, snapshots: SnapshotDir) -> Result<(Handle, Threads), Failure> {
+pub fn launch(core: &Arc<Core>, applier: Applier, snapshots: SnapshotDir) -> Result<(Handle, Workers), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
     let runtime = runtime.map_err(|error| Failure::io("Starting the runtime", &error))?;
-    let transport = listen(core, &runtime)?;
+    let transport = runtime.block_on(listen(core))?;
     let handle = runtime.handle().clone();
-    let reader = core.reader.clone().map(|reader| reads::spawn_reader(core, reader)).transpose()?;
-    let applier = applier.spawn(&core.config.name)?;
+    let (applier, reader) = start_workers(core, applier)?;
     let parts = Parts { transport, snapshots };
     let owner = core.clone();
     let main = std::thread::Builder::new().name(format!("quorate-core-{}", core.config.name));
     let main = main.spawn(move || {
-        let life = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run::run(owner.clone(), parts))));
-        if life.is_err() {
-            fail_all(&owner);
-        }
+        runtime.block_on(live(owner, parts));
         runtime.shutdown_timeout(RUNTIME_PATIENCE);
     });
     let main = main.map_err(|error| Failure::io("Starting the node's thread", &error))?;
-    Ok((handle, Threads { main, applier, reader }))
+    Ok((handle, Workers { main: Worker::Thread(main), applier, reader }))
 }
 
-fn listen(core: &Arc<Core>, runtime: &Runtime) -> Result<Option<Transport>, Failure> {
+/// [`launch`] in the present runtime, without threads.
+pub async fn launch_inline(
+    core: &Arc<Core>,
+    applier: Applier,
+    snapshots: SnapshotDir,
+) -> Result<(Handle, Workers), Failure> {
+    let transport = listen(core).await?;
+    let (applier, reader) = start_workers(core, applier)?;
+    let main = Worker::Task(tokio::spawn(live(core.clone(), Parts { transport, snapshots })));
+    Ok((Handle::current(), Workers { main, applier, reader }))
+}
+
+fn start_workers(core: &Arc<Core>, applier: Applier) -> Result<(Worker, Option<Worker>), Failure> {
+    let reader = core.reader.clone().map(|reader| reads::spawn_reader(core, reader)).transpose()?;
+    Ok((applier.spawn(&core.config.name)?, reader))
+}
+
+async fn live(core: Arc<Core>, parts: Parts) {
+    if AssertUnwindSafe(run::run(core.clone(), parts)).catch_unwind().await.is_err() {
+        fail_all(&core);
+    }
+}
+
+async fn listen(core: &Arc<Core>) -> Result<Option<Transport>, Failure> {
     let Some(address) = core.config.listen_address() else { return Ok(None) };
     let service = Arc::new(NodeService::new(Arc::downgrade(core)));
-    let wire: &dyn Wire = match &core.carried {
-        Some(carried) => carried,
-        None => &Tcp,
+    let wire: &dyn Wire = match (&core.carried, &core.surroundings) {
+        (Some(carried), _) => carried,
+        (None, Some(around)) => around.wire.as_ref(),
+        (None, None) => &Tcp,
     };
-    runtime.block_on(Transport::listen_on(wire, address, service, TransportOptions::default())).map(Some)
+    Transport::listen_on(wire, address, service, TransportOptions::default()).await.map(Some)
 }
 
 /// After a panic of the node's own thread nothing would ever be answered: everything is, and nothing more is accepted.

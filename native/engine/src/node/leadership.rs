@@ -1,11 +1,11 @@
 //! Who leads, as this node sees it: watched once, published to whoever needs it, told to the observer.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
+use tokio::time::Instant;
 
 use crate::consensus::types::{StoredMembership, TypeConfig};
 use crate::node::adapter::RaftNode;

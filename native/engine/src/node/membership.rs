@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, Fatal, RaftError};
+use tokio::time::Instant;
 
 use crate::consensus::types::{Member, Membership, TypeConfig};
 use crate::error::{Code, Failure};
@@ -73,7 +74,7 @@ pub async fn change_here(core: &Arc<Core>, change: Change, deadline: Instant) ->
     let raft = core.raft()?;
     let late =
         || Failure::new(Code::Timeout, "The membership change did not finish in time; it may still take effect.");
-    let turn = tokio::time::timeout_at(deadline.into(), core.changing.clone().lock_owned()).await;
+    let turn = tokio::time::timeout_at(deadline, core.changing.clone().lock_owned()).await;
     let turn = turn.map_err(|_| {
         Failure::new(Code::Unavailable, "Another membership change is under way; this one was not begun.")
     })?;
@@ -82,7 +83,7 @@ pub async fn change_here(core: &Arc<Core>, change: Change, deadline: Instant) ->
         let _one_at_a_time = turn;
         carry_out(&owner, &raft, change).await
     });
-    match tokio::time::timeout_at(deadline.into(), work).await {
+    match tokio::time::timeout_at(deadline, work).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(ended)) => Err(Failure::internal(format!("The membership change ended early: {ended}"))),
         Err(_) => Err(late()),

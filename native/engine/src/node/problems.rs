@@ -1,9 +1,10 @@
 //! What is wrong with a node right now, one entry a part, and what was lately, for its status.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::error::Failure;
 use crate::limits::PROBLEMS_KEPT_MAX;

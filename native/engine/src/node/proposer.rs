@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use openraft::impls::ProgressResponder;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::command::{Batch, Command};
 use crate::error::{Code, Failure};
@@ -21,6 +22,7 @@ use crate::node::adapter::RaftNode;
 use crate::node::core::Core;
 use crate::node::leadership::{Leader, View};
 use crate::node::service::FORWARD;
+use crate::surroundings::{random_u64, wall_ms};
 
 /// Before something is sent again that was refused.
 const RESEND: Duration = Duration::from_millis(20);
@@ -92,7 +94,8 @@ struct Proposer {
 
 /// Runs until the node closes; `raft` is the consensus core that is proposed to.
 pub async fn run(core: Arc<Core>, raft: RaftNode) {
-    let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64) | 1;
+    // Where there are no random numbers, the time will do.
+    let seed = random_u64().unwrap_or_else(|_| wall_ms()) | 1;
     let mut proposer = Proposer { core, raft, flights: FuturesUnordered::new(), seed };
     let mut leadership = proposer.core.leadership.subscribe();
     let mut known = View::default();
@@ -107,18 +110,20 @@ pub async fn run(core: Arc<Core>, raft: RaftNode) {
         }
         proposer.send(&known).await;
         tokio::select! {
-            _ = proposer.core.pending.wake.notified() => {}
+            biased;
             changed = leadership.changed() => if changed.is_err() { return },
-            Some(again) = proposer.flights.next(), if !proposer.flights.is_empty() => {
-                if let Some(sequence) = again {
-                    proposer.core.pending.rewind(sequence);
-                }
-            }
             // A leader's own proposals are in its log: they commit or fail, and a stale one is no reason to log it twice.
             _ = tick.tick(), if known.leader != Some(Leader::Me) => {
                 let age = Duration::from_millis(proposer.core.config.election_timeout_ms) * STALE_ELECTIONS;
                 proposer.core.pending.rewind_stale(Instant::now(), age);
             }
+            // Before new submissions, however many: what has landed makes room for them, and any turn sends them.
+            Some(again) = proposer.flights.next(), if !proposer.flights.is_empty() => {
+                if let Some(sequence) = again {
+                    proposer.core.pending.rewind(sequence);
+                }
+            }
+            _ = proposer.core.pending.wake.notified() => {}
         }
     }
 }
@@ -147,8 +152,7 @@ impl Proposer {
             if commands.is_empty() {
                 return;
             }
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-            let batch = Batch::encode(now, self.next_seed(), &commands);
+            let batch = Batch::encode(wall_ms(), self.next_seed(), &commands);
             let (responder, answer) = ProgressResponder::complete_only();
             let accepted = self.raft.write(batch).responder(responder).await;
             self.flights.push(Box::pin(async move {

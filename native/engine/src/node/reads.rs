@@ -3,14 +3,14 @@
 //! confirmation is under way share the next one.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use openraft::ReadPolicy;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use crate::error::{Code, Failure};
 use crate::kv::KvReader;
@@ -19,6 +19,8 @@ use crate::node::core::Core;
 use crate::node::leadership::Leader;
 use crate::node::service::READ_INDEX;
 use crate::session::Consistency;
+use crate::surroundings::Stage;
+use crate::worker::Worker;
 
 /// Before a barrier that failed is tried again.
 const RETRY: Duration = Duration::from_millis(20);
@@ -44,7 +46,7 @@ struct Waiting {
 pub struct ReadQueue {
     waiting: Mutex<Vec<Waiting>>,
     bell: Notify,
-    thread: Mutex<Option<SyncSender<(u64, Bytes)>>>,
+    thread: Mutex<Option<mpsc::Sender<(u64, Bytes)>>>,
 }
 
 impl ReadQueue {
@@ -68,25 +70,21 @@ pub fn submit(core: &Arc<Core>, ticket: u64, consistency: Consistency, then: The
     core.reads.bell.notify_one();
 }
 
-/// Starts the thread that reads the key-value store, so that no disk access holds up the consensus core.
-pub fn spawn_reader(core: &Arc<Core>, reader: KvReader) -> Result<JoinHandle<()>, Failure> {
-    let (sender, receiver): (_, Receiver<(u64, Bytes)>) = sync_channel(READS_MAX);
+/// Starts the worker that reads the key-value store, so that no disk access holds up the consensus core.
+pub fn spawn_reader(core: &Arc<Core>, reader: KvReader) -> Result<Worker, Failure> {
+    let (sender, mut receiver) = mpsc::channel::<(u64, Bytes)>(READS_MAX);
     *core.reads.thread.lock() = Some(sender);
-    let owner = core.clone();
-    let run = move || {
-        while let Ok((ticket, operation)) = receiver.recv() {
+    let (owner, pace) = (core.clone(), core.applier.pace.clone());
+    Worker::start(&format!("quorate-read-{}", core.config.name), async move {
+        while let Some((ticket, operation)) = receiver.recv().await {
             // Whoever was answered meanwhile (too late, closed) costs no disk access.
             if owner.requests.deadline(ticket).is_none() {
                 continue;
             }
+            pace.pass(Stage::Read).await;
             owner.answer(ticket, reader.read(&operation).map(Bytes::from));
         }
-    };
-    let name = format!("quorate-read-{}", core.config.name);
-    std::thread::Builder::new()
-        .name(name)
-        .spawn(run)
-        .map_err(|error| Failure::io("Starting the reading thread", &error))
+    })
 }
 
 /// Serves the queue until the node closes.
@@ -114,7 +112,7 @@ async fn serve(core: &Arc<Core>, waiting: Vec<Waiting>, policy: ReadPolicy) -> V
     };
     let patience = Duration::from_millis(core.config.election_timeout_ms * 2);
     let limit = deadline.min(Instant::now() + patience);
-    match tokio::time::timeout_at(limit.into(), barrier(core, policy)).await {
+    match tokio::time::timeout_at(limit, barrier(core, policy)).await {
         Ok(Ok(())) => {
             waiting.into_iter().for_each(|one| proceed(core, one));
             Vec::new()
@@ -127,10 +125,10 @@ async fn serve(core: &Arc<Core>, waiting: Vec<Waiting>, policy: ReadPolicy) -> V
 pub async fn barrier(core: &Arc<Core>, policy: ReadPolicy) -> Result<(), Failure> {
     let log_index = read_index(core, policy).await?;
     let mut progress = core.applier.progress.subscribe();
-    let reached =
-        progress.wait_for(|progress| progress.next_log_index > log_index).await.map_err(|_| Failure::closed())?;
-    let index = reached.index;
-    drop(reached);
+    let index = {
+        let reached = progress.wait_for(|progress| progress.next_log_index > log_index).await;
+        reached.map_err(|_| Failure::closed())?.index
+    };
     if core.host.is_some() {
         let mut applied = core.host_applied.subscribe();
         applied.wait_for(|applied| *applied >= index).await.map_err(|_| Failure::closed())?;
@@ -181,11 +179,11 @@ fn proceed(core: &Arc<Core>, one: Waiting) {
 fn read(core: &Arc<Core>, ticket: u64, operation: Bytes) {
     let sent = match &*core.reads.thread.lock() {
         Some(thread) => thread.try_send((ticket, operation)),
-        None => Err(TrySendError::Disconnected((ticket, operation))),
+        None => Err(TrySendError::Closed((ticket, operation))),
     };
     match sent {
         Ok(()) => {}
         Err(TrySendError::Full(_)) => core.answer(ticket, Err(Failure::new(Code::Overloaded, "Too many reads wait."))),
-        Err(TrySendError::Disconnected(_)) => core.answer(ticket, Err(Failure::closed())),
+        Err(TrySendError::Closed(_)) => core.answer(ticket, Err(Failure::closed())),
     }
 }

@@ -1,9 +1,10 @@
 //! Requests that are not commands (reads, barriers, membership changes, snapshots): each gets a ticket and exactly one answer.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::error::{Code, Failure};
 use crate::limits::READS_MAX;
@@ -30,7 +31,7 @@ struct Request {
 
 struct State {
     next: u64,
-    open: HashMap<u64, Request>,
+    open: BTreeMap<u64, Request>,
     closed: bool,
 }
 
@@ -39,7 +40,7 @@ pub struct Requests(Mutex<State>);
 
 impl Default for Requests {
     fn default() -> Requests {
-        Requests(Mutex::new(State { next: FIRST_TICKET, open: HashMap::new(), closed: false }))
+        Requests(Mutex::new(State { next: FIRST_TICKET, open: BTreeMap::new(), closed: false }))
     }
 }
 
@@ -74,15 +75,17 @@ impl Requests {
     /// Takes out what is past its deadline: `Unavailable`, or `Timeout` when it may still take effect.
     pub fn expire(&self, now: Instant) -> Vec<Due> {
         let mut state = self.0.lock();
-        let late = state.open.extract_if(|_, request| request.deadline <= now);
-        late.map(|(ticket, request)| (ticket, request.reply, Err(overdue(request.effect)))).collect()
+        let late = state.open.iter().filter(|(_, request)| request.deadline <= now).map(|(ticket, _)| *ticket);
+        let late: Vec<u64> = late.collect();
+        let taken = late.into_iter().filter_map(|ticket| Some((ticket, state.open.remove(&ticket)?)));
+        taken.map(|(ticket, request)| (ticket, request.reply, Err(overdue(request.effect)))).collect()
     }
 
     /// Refuses everything from now on and takes out what is left, each with `Closed`.
     pub fn close(&self) -> Vec<Due> {
         let mut state = self.0.lock();
         state.closed = true;
-        state.open.drain().map(|(ticket, request)| (ticket, request.reply, Err(Failure::closed()))).collect()
+        std::mem::take(&mut state.open).into_iter().map(|(ticket, request)| (ticket, request.reply, Err(Failure::closed()))).collect()
     }
 
     /// Requests without an answer.

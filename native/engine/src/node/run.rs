@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::storage::{RaftLogReader, RaftLogStorage};
+use tokio::time::Instant;
 
 use crate::config::{NodeConfig, TransportKind};
 use crate::consensus::log::{LogOptions, LogStore};
@@ -66,7 +67,9 @@ pub async fn run(core: Arc<Core>, parts: Parts) {
     let wake_bell = core.close_bell.notified();
     tokio::pin!(wake_bell);
     if !core.is_closing() {
+        // None but the first ends while all is well.
         tokio::select! {
+            biased;
             _ = &mut wake_bell => {}
             () = life => {}
             () = deadlines => {}
@@ -81,6 +84,8 @@ pub async fn run(core: Arc<Core>, parts: Parts) {
     if let Some(carried) = &core.carried {
         carried.close();
     }
+    core.peers.close();
+    core.askers.close();
 }
 
 /// Keeps the connections over the host's transport alive, if there are any.
@@ -117,6 +122,7 @@ async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<(), Failure> {
     let (name, id) = (core.config.name.clone(), core.identity.read().node);
     tracing::info!("{name} ({id:x}) runs.");
     tokio::select! {
+        biased;
         failure = fatal(raft.clone()) => Err(failure),
         () = leadership::run(core.clone(), raft.clone()) => Err(Failure::internal("The consensus core went away.")),
         () = proposer::run(core.clone(), raft.clone()) => Err(Failure::internal("The proposer ended.")),
@@ -152,7 +158,10 @@ async fn open_log(core: &Arc<Core>) -> Result<LogStore, Failure> {
         (data.log_dir(0), forming::founders(&data)?)
     };
     let options = LogOptions::sized(&core.config.name, 0, core.config.log_bytes);
-    let mut log = blocking(move || LogStore::open(&directory, options)).await?;
+    let mut log = match &core.surroundings {
+        None => blocking(move || LogStore::open(&directory, options)).await?,
+        Some(around) => LogStore::open_inline(&directory, options, around.disk.clone(), core.applier.pace.clone())?,
+    };
     // From here on `stop` closes it.
     *core.applier.log.lock() = Some(log.clone());
     let reading = |error| Failure::io("Reading the log's state", &error);
@@ -230,6 +239,7 @@ async fn settle_in(core: &Arc<Core>, raft: RaftNode) -> Failure {
         return failure;
     }
     tokio::select! {
+        biased;
         () = let_in(&raft) => {}
         () = ask_to_join(core, known.node) => {}
     }
@@ -365,16 +375,10 @@ async fn stop(core: &Arc<Core>) {
         }
     }
     let log = core.applier.log.lock().take();
-    if let Some(log) = log {
-        let closed = blocking(move || {
-            log.close();
-            Ok(())
-        });
-        match tokio::time::timeout(STOP_PATIENCE, closed).await {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => tracing::warn!("The log did not close cleanly: {failure}"),
-            Err(_) => tracing::warn!("The log did not close in {} ms.", STOP_PATIENCE.as_millis()),
-        }
+    if let Some(log) = log
+        && tokio::time::timeout(STOP_PATIENCE, log.closed()).await.is_err()
+    {
+        tracing::warn!("The log did not close in {} ms.", STOP_PATIENCE.as_millis());
     }
     let role = if core.closing.load(Ordering::Acquire) { Role::Closed } else { Role::Waiting };
     let term = core.leadership.borrow().term;

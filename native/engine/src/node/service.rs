@@ -2,13 +2,14 @@
 //! messages go on to [`crate::consensus::network`].
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
+use tokio::time::Instant;
 
 use crate::command::Batch;
 use crate::consensus::network::is_consensus_call;

@@ -2,10 +2,11 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::config::NodeConfig;
 use crate::consensus::types::LogId;

@@ -2,23 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::runtime::EnterGuard;
 use tokio::sync::oneshot;
 
 use crate::config::{MachineKind, NodeConfig};
-use crate::datadir::DataDir;
 use crate::error::Failure;
 use crate::machine::{Outcome, StateMachine};
 use crate::node::applier;
 use crate::node::asks;
 use crate::node::core::Core;
-use crate::node::forming;
-use crate::node::launch::{self, Threads};
+use crate::node::launch::{self, Workers};
 use crate::node::membership;
 use crate::node::messages::Change;
 use crate::node::observer::Observer;
@@ -27,7 +25,8 @@ use crate::node::reads::{self, Then};
 use crate::node::requests::Effect;
 use crate::node::status;
 use crate::session::Consistency;
-use crate::snapshot::SnapshotDir;
+use crate::surroundings::{Surroundings, is_inline};
+use crate::worker::Worker;
 
 /// How long closing waits for the threads of a node.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -48,7 +47,7 @@ pub enum Machine {
 pub struct Node {
     core: Arc<Core>,
     handle: tokio::runtime::Handle,
-    threads: Mutex<Option<Threads>>,
+    workers: Mutex<Option<Workers>>,
 }
 
 impl Node {
@@ -64,23 +63,46 @@ impl Node {
 
     /// As [`Node::start`], with `machine` as the state machine.
     pub fn start_with(config: NodeConfig, machine: Machine, observer: Arc<dyn Observer>) -> Result<Node, Failure> {
-        config.validate()?;
-        let config = config.normalized();
-        forming::check_hashes(config.servers.keys())?;
-        let mut data = DataDir::open(&config.data_dir, &config.name)?;
-        let identity = launch::identify(&mut data)?;
-        let snapshots = SnapshotDir::open(&data.snapshots_dir(0))?;
-        let (machine, sides) = launch::open_machine(machine, &data, &config)?;
-        let (applier, shared) = launch::open_applier(machine, &snapshots, &identity, observer.clone())?;
-        let core = launch::assemble(config, data, identity, shared, observer, sides, snapshots.clone());
-        let (handle, threads) = launch::launch(&core, applier, snapshots)?;
-        Ok(Node { core, handle, threads: Mutex::new(Some(threads)) })
+        if is_inline() {
+            return Err(Failure::invalid("On a thread with a chance of its own only inline nodes can be started."));
+        }
+        let (core, applier, snapshots) = launch::open(config, machine, observer, None)?;
+        let (handle, workers) = launch::launch(&core, applier, snapshots)?;
+        Ok(Node { core, handle, workers: Mutex::new(Some(workers)) })
+    }
+
+    /// Starts a node that has no threads: all its work is done by tasks of the present runtime, which must run on one thread,
+    /// in `surroundings`. With paused time, and random numbers from a seed ([`crate::surroundings::enter`], which this
+    /// thread must have called, and which must hold whenever the runtime runs), it does the same each time.
+    /// Dropping the runtime without [`Node::close_inline`] is a crash. Otherwise as [`Node::start_with`]; fails with `Invalid`
+    /// also for a hosted machine, which waits for other threads.
+    pub async fn start_inline(
+        config: NodeConfig,
+        machine: Machine,
+        observer: Arc<dyn Observer>,
+        surroundings: Surroundings,
+    ) -> Result<Node, Failure> {
+        if !is_inline() {
+            return Err(Failure::invalid("An inline node needs a thread with a chance of its own."));
+        }
+        if matches!(machine, Machine::Hosted) {
+            return Err(Failure::invalid("A hosted machine needs threads; an inline node has none."));
+        }
+        let (core, applier, snapshots) = launch::open(config, machine, observer, Some(surroundings))?;
+        let (handle, workers) = launch::launch_inline(&core, applier, snapshots).await?;
+        Ok(Node { core, handle, workers: Mutex::new(Some(workers)) })
     }
 
     /// Accepts a command; `reply` gets its outcome, exactly once, at the latest after `timeout`. Returns its sequence
     /// number. Fails with `Closed`, `TooLarge`, `Overloaded`; then nothing was registered.
     pub fn submit(&self, body: Bytes, timeout: Duration, reply: Reply) -> Result<u64, Failure> {
+        let _clock = self.clock();
         self.core.pending.submit(body, timeout, reply)
+    }
+
+    /// Deadlines of an inline node are of its own runtime's clock, wherever it is called from.
+    fn clock(&self) -> Option<EnterGuard<'_>> {
+        self.core.surroundings.is_some().then(|| self.handle.enter())
     }
 
     /// As [`Node::submit`], with the outcome as a future.
@@ -134,6 +156,7 @@ impl Node {
 
     /// Registers a request of another kind than a command, which some task answers by its ticket.
     pub(crate) fn open_request(&self, timeout: Duration, reply: Reply, effect: Effect) -> Result<u64, Failure> {
+        let _clock = self.clock();
         self.core.requests.open(timeout, reply, effect)
     }
 
@@ -225,6 +248,7 @@ impl Node {
     /// Takes in a datagram that another node's [`Observer::datagram`] was given; on any thread, never waits. Fails with
     /// `Invalid` for what is none for this node (it is dropped and counted), or when the transport is not the host's.
     pub fn deliver(&self, datagram: Bytes) -> Result<(), Failure> {
+        let _clock = self.clock();
         match &self.core.carried {
             Some(carried) => carried.deliver(datagram),
             None => Err(Failure::invalid("The transport of this node is not the host's.")),
@@ -244,6 +268,7 @@ impl Node {
 
     /// The status as an EDN map.
     pub fn status(&self) -> String {
+        let _clock = self.clock();
         status::status(&self.core)
     }
 
@@ -263,8 +288,44 @@ impl Node {
 
     /// Closes the node: everything pending is answered with `Closed`, the threads end, the directory is unlocked.
     /// Returns when that is done, or after about five seconds when a disk or a state machine hangs. May be called again.
-    /// Not to be called from a callback: it waits for the thread that calls those.
+    /// Not to be called from a callback: it waits for the thread that calls those. Of an inline node it only begins the
+    /// end, which [`Node::close_inline`] waits for.
     pub fn close(&self) {
+        self.begin_close();
+        // Held to the end: who closes at the same time returns when it is done, too.
+        let mut running = self.workers.lock();
+        if running.as_ref().is_none_or(|workers| matches!(workers.main, Worker::Task(_))) {
+            return;
+        }
+        let Some(workers) = running.take() else { return };
+        let deadline = Instant::now() + CLOSE_PATIENCE;
+        let mut ended = join(workers.main, "The node's own thread", deadline);
+        ended &= join(workers.applier, "The applying thread", deadline);
+        ended &= workers.reader.is_none_or(|reader| join(reader, "The reading thread", deadline));
+        if ended {
+            self.core.data.lock().unlock();
+        }
+    }
+
+    /// [`Node::close`] of an inline node: ends it in good order, in its own runtime.
+    pub async fn close_inline(&self) {
+        self.begin_close();
+        let Some(workers) = self.workers.lock().take() else { return };
+        let all = [Some(workers.main), Some(workers.applier), workers.reader];
+        let mut ended = true;
+        for worker in all.into_iter().flatten() {
+            if let Worker::Task(task) = worker {
+                ended &= matches!(tokio::time::timeout(CLOSE_PATIENCE, task).await, Ok(Ok(())));
+            }
+        }
+        match ended {
+            true => self.core.data.lock().unlock(),
+            false => tracing::error!("A worker does not end; the data directory stays locked as long as it runs."),
+        }
+    }
+
+    fn begin_close(&self) {
+        let _clock = self.clock();
         self.core.closing.store(true, Ordering::Release);
         self.core.close_bell.notify_one();
         let mut due = self.core.pending.close();
@@ -276,30 +337,22 @@ impl Node {
         if let Some(host) = &self.core.host {
             host.close();
         }
-        // Held to the end: who closes at the same time returns when it is done, too.
-        let mut running = self.threads.lock();
-        let Some(threads) = running.take() else { return };
-        let deadline = Instant::now() + CLOSE_PATIENCE;
-        let mut ended = join(threads.main, "The node's own thread", deadline);
-        ended &= join(threads.applier, "The applying thread", deadline);
-        ended &= threads.reader.is_none_or(|reader| join(reader, "The reading thread", deadline));
-        if ended {
-            self.core.data.lock().unlock();
-        }
     }
 }
 
-/// Waits for `thread` until `deadline`; true when it ended. A state machine that hangs must not hang who closes the node,
-/// but as long as it may write, nobody else gets the directory.
-fn join(thread: JoinHandle<()>, what: &str, deadline: Instant) -> bool {
-    while !thread.is_finished() {
+/// Waits for the thread of `worker` until `deadline`; true when it ended. A state machine that hangs must not hang who closes
+/// the node, but as long as it may write, nobody else gets the directory.
+fn join(worker: Worker, what: &str, deadline: Instant) -> bool {
+    while !worker.is_finished() {
         if Instant::now() >= deadline {
             tracing::error!("{what} does not end; the data directory stays locked as long as this process lives.");
             return false;
         }
         std::thread::sleep(JOIN_LOOK);
     }
-    if thread.join().is_err() {
+    if let Worker::Thread(thread) = worker
+        && thread.join().is_err()
+    {
         tracing::error!("{what} panicked.");
     }
     true

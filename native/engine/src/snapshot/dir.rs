@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use super::write::{IncomingSnapshot, SnapshotWriter, Temporary, remove};
 use super::{OpenSnapshot, SnapshotFile, format};
 use crate::consensus::types::SnapshotMeta;
-use crate::durable::{make_dir, sync_dir};
+use crate::disk::{Disk, OsDisk};
+use crate::durable::make_dir;
 use crate::error::{Code, Failure};
 
 const SUFFIX: &str = ".snap";
@@ -26,6 +27,7 @@ pub struct SnapshotDir {
 
 struct Inner {
     path: PathBuf,
+    disk: Arc<dyn Disk>,
     /// Numbers temporary files.
     next: AtomicU64,
     state: Mutex<State>,
@@ -43,12 +45,17 @@ impl SnapshotDir {
     /// Opens the directory at `path`, makes it when it is not there, and removes what unfinished snapshots left. Fails
     /// with `Io`.
     pub fn open(path: &Path) -> Result<SnapshotDir, Failure> {
+        SnapshotDir::open_on(Arc::new(OsDisk), path)
+    }
+
+    /// [`SnapshotDir::open`] on `disk`.
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<SnapshotDir, Failure> {
         let failed = |error: io::Error| Failure::io(format!("Opening the snapshots in {}", path.display()), &error);
-        make_dir(path).map_err(failed)?;
+        make_dir(disk.as_ref(), path).map_err(failed)?;
         for left_over in list(path, TEMPORARY).map_err(failed)? {
-            remove(&left_over);
+            remove(disk.as_ref(), &left_over);
         }
-        let inner = Inner { path: path.to_path_buf(), next: AtomicU64::new(1), state: Mutex::default() };
+        let inner = Inner { path: path.to_path_buf(), disk, next: AtomicU64::new(1), state: Mutex::default() };
         Ok(SnapshotDir { inner: Arc::new(inner) })
     }
 
@@ -92,7 +99,7 @@ impl SnapshotDir {
 
     fn temporary(&self, what: &str) -> Result<Temporary, Failure> {
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        Temporary::new(self.inner.path.join(format!("{what}-{number}{TEMPORARY}")))
+        Temporary::new(self.inner.disk.clone(), self.inner.path.join(format!("{what}-{number}{TEMPORARY}")))
     }
 
     /// Notes a complete temporary: it stays for as long as somebody has it open.
@@ -104,7 +111,7 @@ impl SnapshotDir {
         self.inner.state.lock().received.retain(|(path, handle)| {
             let wanted = handle.strong_count() > 0;
             if !wanted {
-                remove(path);
+                remove(self.inner.disk.as_ref(), path);
             }
             wanted
         });
@@ -117,14 +124,14 @@ impl SnapshotDir {
             && current.meta.last_log_id >= snapshot.meta.last_log_id
         {
             if snapshot.file.path != current.file.path {
-                remove(&snapshot.file.path);
+                remove(self.inner.disk.as_ref(), &snapshot.file.path);
             }
             return Ok(snapshot);
         }
         let path = self.inner.path.join(name(&snapshot.meta));
         let failed = |error: io::Error| Failure::io(format!("Putting {} in place", path.display()), &error);
-        fs::rename(&snapshot.file.path, &path).map_err(failed)?;
-        sync_dir(&self.inner.path).map_err(failed)?;
+        self.inner.disk.rename(&snapshot.file.path, &path).map_err(failed)?;
+        self.inner.disk.sync_dir(&self.inner.path).map_err(failed)?;
         snapshot.file.path = path;
         state.current = Some(Some(snapshot.clone()));
         self.remove_others(&snapshot.file.path);
@@ -134,7 +141,7 @@ impl SnapshotDir {
     /// What cannot be listed now is removed after the next snapshot.
     fn remove_others(&self, current: &Path) {
         match list(&self.inner.path, SUFFIX) {
-            Ok(all) => all.iter().filter(|path| *path != current).for_each(|path| remove(path)),
+            Ok(all) => all.iter().filter(|path| *path != current).for_each(|path| remove(self.inner.disk.as_ref(), path)),
             Err(error) => {
                 let path = self.inner.path.display();
                 tracing::warn!(target: "quorate::snapshot", "{path} cannot be listed: {error}");
@@ -157,7 +164,7 @@ impl SnapshotDir {
         for path in all.into_iter().rev() {
             match open_whole(&path) {
                 Ok(snapshot) => return Ok(Some(snapshot)),
-                Err(failure) if failure.code == Code::Corrupt => set_aside(&path, &failure)?,
+                Err(failure) if failure.code == Code::Corrupt => set_aside(self.inner.disk.as_ref(), &path, &failure)?,
                 Err(failure) => return Err(failure),
             }
         }
@@ -199,10 +206,10 @@ fn open_whole(path: &Path) -> Result<OpenSnapshot, Failure> {
     format::open(file)
 }
 
-fn set_aside(path: &Path, failure: &Failure) -> Result<(), Failure> {
+fn set_aside(disk: &dyn Disk, path: &Path, failure: &Failure) -> Result<(), Failure> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(SET_ASIDE);
-    fs::rename(path, &aside).map_err(|error| Failure::io(format!("Setting {} aside", path.display()), &error))?;
+    disk.rename(path, Path::new(&aside)).map_err(|error| Failure::io(format!("Setting {} aside", path.display()), &error))?;
     let aside = PathBuf::from(aside);
     tracing::error!(
         target: "quorate::snapshot",

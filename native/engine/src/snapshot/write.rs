@@ -1,6 +1,6 @@
 //! Snapshots on their way to the disk: written here, or received from another node.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,27 +8,30 @@ use std::sync::Arc;
 use super::dir::SnapshotDir;
 use super::{OpenSnapshot, SnapshotFile, format};
 use crate::consensus::types::SnapshotMeta;
+use crate::disk::{Disk, DiskFile, Open, write_all_at};
 use crate::error::Failure;
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 
 /// A temporary file that is removed when it is dropped, unless it was [`Temporary::keep`]t.
 pub(super) struct Temporary {
     path: PathBuf,
-    file: File,
+    disk: Arc<dyn Disk>,
+    file: Box<dyn DiskFile>,
     len: u64,
     kept: bool,
 }
 
 impl Temporary {
     /// A new, empty file at `path`. Fails with `Io`.
-    pub fn new(path: PathBuf) -> Result<Temporary, Failure> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+    pub fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Temporary, Failure> {
+        let file = disk.open(&path, Open::CreateNew);
         let file = file.map_err(|error| Failure::io(format!("Making {}", path.display()), &error))?;
-        Ok(Temporary { path, file, len: 0, kept: false })
+        Ok(Temporary { path, disk, file, len: 0, kept: false })
     }
 
     fn write(&mut self, data: &[u8]) -> Result<(), Failure> {
-        self.file.write_all(data).map_err(|error| Failure::io(format!("Writing {}", self.path.display()), &error))?;
+        let written = write_all_at(self.file.as_ref(), self.len, data);
+        written.map_err(|error| Failure::io(format!("Writing {}", self.path.display()), &error))?;
         self.len += data.len() as u64;
         Ok(())
     }
@@ -36,7 +39,7 @@ impl Temporary {
     /// Makes it durable; from now on it stays, unless what comes next fails and drops the guard.
     fn sync(&self) -> Result<SnapshotFile, Failure> {
         let failed = |error: &io::Error| Failure::io(format!("Making {} durable", self.path.display()), error);
-        self.file.sync_all().map_err(|error| failed(&error))?;
+        self.file.sync().map_err(|error| failed(&error))?;
         // Opened anew: the handle that is shared can only read.
         let file = File::open(&self.path).map_err(|error| failed(&error))?;
         Ok(SnapshotFile { path: self.path.clone(), file: Arc::new(file), len: self.len })
@@ -50,14 +53,14 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.kept {
-            remove(&self.path);
+            remove(self.disk.as_ref(), &self.path);
         }
     }
 }
 
 /// Removes `path`; that it cannot be removed is no reason to stop.
-pub(super) fn remove(path: &Path) {
-    match fs::remove_file(path) {
+pub(super) fn remove(disk: &dyn Disk, path: &Path) {
+    match disk.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(target: "quorate::snapshot", "{} cannot be removed: {error}", path.display());
         }

@@ -2,6 +2,8 @@
 
 use tokio::time::Duration;
 
+use crate::surroundings::random_u64;
+
 const FIRST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -10,7 +12,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 pub(super) fn backoff(failures: u32) -> Duration {
     let whole = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST);
     // Without randomness the whole wait is taken: slower, never wrong.
-    let part = getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
+    let part = random_u64().map_or(1.0, |number| f64::from(number as u32) / f64::from(u32::MAX));
     whole.mul_f64(0.5 + part / 2.0)
 }
 

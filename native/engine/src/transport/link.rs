@@ -1,6 +1,6 @@
 //! One connection for calls: many requests in flight, told apart by number.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -32,7 +32,7 @@ struct Request {
 }
 
 /// Who waits for an answer; once the connection has ended, why it did.
-struct Waiting(Mutex<Result<HashMap<u64, oneshot::Sender<Answer>>, Failure>>);
+struct Waiting(Mutex<Result<BTreeMap<u64, oneshot::Sender<Answer>>, Failure>>);
 
 impl Waiting {
     fn register(&self, id: u64, answer: oneshot::Sender<Answer>) -> Result<(), Failure> {
@@ -104,7 +104,7 @@ impl Link {
         mine: Option<[u8; 16]>,
         host: Host,
     ) -> Link {
-        let waiting = Arc::new(Waiting(Mutex::new(Ok(HashMap::new()))));
+        let waiting = Arc::new(Waiting(Mutex::new(Ok(BTreeMap::new()))));
         let (requests, queue) = mpsc::channel(CALLS_QUEUED_MAX);
         let end = End { waiting: waiting.clone(), slot: Arc::downgrade(slot), reason: None };
         let run = Run { reader, sink, queue, pinged: None, end };

@@ -1,6 +1,6 @@
 //! The side of the transport that connects to others.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,7 +76,7 @@ pub struct Peers {
 struct SharedPeers {
     dialer: Arc<Dialer>,
     /// `None` once closed.
-    slots: Mutex<Option<HashMap<String, Arc<Slot>>>>,
+    slots: Mutex<Option<BTreeMap<String, Arc<Slot>>>>,
 }
 
 impl Peers {
@@ -88,7 +88,7 @@ impl Peers {
     /// [`Peers::new`] over any `wire`.
     pub fn over(wire: Arc<dyn Wire>, identity: impl Fn() -> Identity + Send + Sync + 'static) -> Peers {
         let dialer = Arc::new(Dialer { wire, identity: Box::new(identity) });
-        Peers { shared: Arc::new(SharedPeers { dialer, slots: Mutex::new(Some(HashMap::new())) }) }
+        Peers { shared: Arc::new(SharedPeers { dialer, slots: Mutex::new(Some(BTreeMap::new())) }) }
     }
 
     /// Who this node is now.
@@ -124,10 +124,10 @@ impl Peers {
         timeout(within, call).await.unwrap_or_else(|_| Err(no_answer(address, within)))
     }
 
-    /// What is known of every address that was ever called, in no order.
+    /// What is known of every address that was ever called, ordered by address.
     pub fn stats(&self) -> Vec<PeerStats> {
         let slots = self.shared.slots.lock();
-        slots.iter().flat_map(HashMap::values).map(|slot| slot.stats()).collect()
+        slots.iter().flat_map(BTreeMap::values).map(|slot| slot.stats()).collect()
     }
 
     /// Ends the connection for calls with `address` and forgets what was known of it; for a member that was removed.

@@ -138,6 +138,13 @@ async fn accept(mut listener: Box<dyn Listener>, context: Arc<Context>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
+            // As many as were accepted can end, so this holds up nobody for long.
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                if let Err(error) = ended {
+                    tracing::error!("The task of a connection failed: {error}.");
+                }
+            }
             accepted = listener.accept() => match accepted {
                 Ok(connection) if connections.len() < context.options.connections_max => {
                     connections.spawn(serve(connection, context.clone()));
@@ -148,11 +155,6 @@ async fn accept(mut listener: Box<dyn Listener>, context: Arc<Context>) {
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(ended) = connections.join_next(), if !connections.is_empty() => {
-                if let Err(error) = ended {
-                    tracing::error!("The task of a connection failed: {error}.");
-                }
-            }
         }
     }
 }

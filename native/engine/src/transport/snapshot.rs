@@ -3,10 +3,11 @@
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
-use tokio::task::{JoinHandle, spawn_blocking};
+use futures_util::future::BoxFuture;
 use tokio::time::{Duration, timeout};
 
 use crate::codec::Reader;
+use crate::durable::blocking;
 use crate::error::{Code, Failure};
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 use crate::snapshot::SnapshotFile;
@@ -160,7 +161,7 @@ fn answer(frame: Option<Frame>, reader: &FrameReader) -> Result<Option<Reader>, 
 struct ReadAhead {
     file: SnapshotFile,
     offset: u64,
-    next: Option<JoinHandle<Result<Bytes, Failure>>>,
+    next: Option<BoxFuture<'static, Result<Bytes, Failure>>>,
 }
 
 impl ReadAhead {
@@ -176,12 +177,12 @@ impl ReadAhead {
         }
         let (file, offset) = (self.file.clone(), self.offset);
         self.offset += chunk_len(&self.file, offset) as u64;
-        self.next = Some(spawn_blocking(move || read_chunk(&file, offset)));
+        self.next = Some(blocking(move || read_chunk(&file, offset)));
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         let Some(reading) = self.next.take() else { return Ok(None) };
-        let chunk = reading.await.map_err(|error| Failure::internal(format!("A read was lost: {error}.")))??;
+        let chunk = reading.await?;
         self.begin();
         Ok(Some(chunk))
     }

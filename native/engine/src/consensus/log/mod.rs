@@ -21,6 +21,7 @@ mod files;
 mod guard;
 mod marks;
 mod offline;
+mod on_disk;
 mod options;
 mod reader;
 mod record;

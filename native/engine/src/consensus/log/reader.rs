@@ -1,4 +1,4 @@
-//! The thread that reads old entries from the files; see the parent module for why it is one of its own.
+//! The worker that reads old entries from the files; see the parent module for why it is one of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use super::record::{self, Record};
 use super::state::corrupt;
 use crate::consensus::types::Entry;
 use crate::error::Failure;
+use crate::surroundings::{Pace, Stage, is_inline};
+use crate::worker::apart;
 
 /// Entries `first..end`, as many as have at most `bytes`, at least one.
 pub(super) struct Request {
@@ -24,9 +26,16 @@ pub(super) struct Request {
 pub(super) type Engine<F> = raft_engine::Engine<Guard<F>>;
 
 /// Answers requests until their senders are gone.
-pub(super) fn run<F: FileSystem>(engine: Arc<Engine<F>>, group: u64, mut requests: mpsc::Receiver<Request>) {
-    while let Some(request) = requests.blocking_recv() {
-        let entries = read(&engine, group, request.first, request.end, request.bytes);
+pub(super) async fn run<F: FileSystem>(
+    engine: Arc<Engine<F>>,
+    group: u64,
+    mut requests: mpsc::Receiver<Request>,
+    pace: Pace,
+) {
+    while let Some(request) = requests.recv().await {
+        pace.pass(Stage::LogRead).await;
+        let read = || read(&engine, group, request.first, request.end, request.bytes);
+        let entries = if is_inline() { apart(read) } else { read() };
         // The caller may have given up.
         drop(request.reply.send(entries));
     }

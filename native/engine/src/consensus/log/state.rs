@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use openraft::storage::IOFlushed;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use raft_proto::eraftpb;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::marks::Marks;
 use super::record;
 use crate::consensus::types::{Entry, LogId, TypeConfig, Vote};
 use crate::error::{Code, Failure};
 use crate::limits::{LOG_CACHE_BYTES, LOG_QUEUE_OPERATIONS};
+use crate::worker::within;
 
 /// One thing for the writer to make durable.
 pub(super) enum Operation {
@@ -195,7 +196,7 @@ impl State {
 pub(super) struct Shared {
     pub state: Mutex<State>,
     /// Wakes the writer.
-    pub work: Condvar,
+    pub work: Notify,
     /// Free places in the queue.
     pub room: Semaphore,
 }
@@ -204,7 +205,7 @@ impl Shared {
     pub fn new(marks: Marks) -> Shared {
         Shared {
             state: Mutex::new(State { marks, ..State::default() }),
-            work: Condvar::new(),
+            work: Notify::new(),
             room: Semaphore::new(LOG_QUEUE_OPERATIONS),
         }
     }
@@ -225,19 +226,34 @@ impl Shared {
 
     /// Waits for operations and takes as many as have about `bytes`, at least one. Nothing after `linger` when the
     /// committed position alone is to be written, and when the store is closing and the queue is empty.
-    pub fn take(&self, bytes: usize, linger: Duration) -> Vec<Operation> {
-        let mut state = self.state.lock();
-        while state.queue.is_empty() && !state.closing {
-            let timed_out = self.work.wait_for(&mut state, linger).timed_out();
-            if !timed_out || !state.queue.is_empty() {
+    pub async fn take(&self, bytes: usize, linger: Duration) -> Vec<Operation> {
+        loop {
+            if let Some(operations) = self.take_queued(bytes) {
+                return operations;
+            }
+            if within(linger, self.work.notified()).await.is_some() {
                 continue;
             }
-            if state.committed_is_new {
-                return Vec::new();
+            {
+                let mut state = self.state.lock();
+                if !state.queue.is_empty() || state.closing {
+                    continue;
+                }
+                if state.committed_is_new {
+                    return Vec::new();
+                }
+                state.asleep = true;
             }
-            state.asleep = true;
-            self.work.wait(&mut state);
-            state.asleep = false;
+            self.work.notified().await;
+            self.state.lock().asleep = false;
+        }
+    }
+
+    /// What is queued, `None` when nothing is; nothing when nothing will be any more.
+    fn take_queued(&self, bytes: usize) -> Option<Vec<Operation>> {
+        let mut state = self.state.lock();
+        if state.queue.is_empty() && !state.closing {
+            return None;
         }
         let (mut operations, mut taken) = (Vec::new(), 0);
         while taken < bytes
@@ -248,7 +264,7 @@ impl Shared {
         }
         drop(state);
         self.room.add_permits(operations.len());
-        operations
+        Some(operations)
     }
 
     /// From now on every operation fails with `failure`; an earlier failure stays.

@@ -4,7 +4,6 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 use fs2::FileExt;
 use parking_lot::Mutex;
@@ -15,14 +14,21 @@ use super::env::{DefaultFileSystem, FileSystem};
 use super::files::{Ledger, append_seq};
 use super::guard::{Guard, Seen};
 use super::marks::{self, Marks};
+use super::on_disk::OnDisk;
 use super::options::{LogOptions, LogStats};
 use super::reader::{self, Engine, Request};
 use super::state::{Shared, corrupt};
 use super::writer::Writer;
 use super::{scan, state};
-use crate::durable::{make_dir, sync_dir};
+use crate::disk::{Disk, OsDisk};
+use crate::durable::{blocking, make_dir};
 use crate::error::{Code, Failure};
 use crate::limits::LOG_READS_MAX;
+use crate::surroundings::{Pace, is_inline};
+use crate::worker::{Worker, apart};
+
+/// Threads that read the log's files at open.
+const RECOVERY_THREADS: usize = 2;
 
 /// A Raft log on disk; see the module for how it works. Cloning shares the log. The last clone that goes closes it.
 #[derive(Clone)]
@@ -35,7 +41,15 @@ pub(super) struct Inner {
     pub shared: Arc<Shared>,
     pub requests: Mutex<Option<mpsc::Sender<Request>>>,
     seen: Arc<Seen>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    workers: Mutex<Vec<Worker>>,
+}
+
+/// What opening comes to.
+struct Opened<F: FileSystem> {
+    engine: Arc<Engine<F>>,
+    writer: Writer<F>,
+    marks: Marks,
+    seen: Arc<Seen>,
 }
 
 impl LogStore {
@@ -54,47 +68,45 @@ impl LogStore {
         options: LogOptions,
         file_system: Arc<F>,
     ) -> Result<LogStore, Failure> {
-        make_dir(dir).map_err(|error| Failure::io(format!("Making the log directory {}", dir.display()), &error))?;
-        check_unlocked(dir)?;
-        let files = scan::list(dir)?;
-        scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
-        let seen = Arc::new(Seen::default());
-        let engine = open_engine(dir, &options, Guard { inner: file_system.clone(), seen: seen.clone() })?;
-        let marks = load_marks(&engine, dir, options.group, files.missing.as_deref())?;
-        remove_stale(file_system.as_ref(), &files.stale);
-        let ledger = make_ledger(&files.live, &marks, &options);
-        let shared = Arc::new(Shared::new(marks.clone()));
+        LogStore::open_all(dir, options, file_system, &OsDisk, Pace::default())
+    }
+
+    /// [`LogStore::open`] on `disk`, as slow as `pace` says. Where this thread is inline, the store has no threads, but
+    /// workers in the present runtime.
+    pub fn open_inline(dir: &Path, options: LogOptions, disk: Arc<dyn Disk>, pace: Pace) -> Result<LogStore, Failure> {
+        LogStore::open_all(dir, options, Arc::new(OnDisk(disk.clone())), disk.as_ref(), pace)
+    }
+
+    fn open_all<F: FileSystem + 'static>(
+        dir: &Path,
+        options: LogOptions,
+        file_system: Arc<F>,
+        disk: &dyn Disk,
+        pace: Pace,
+    ) -> Result<LogStore, Failure> {
+        // With one thread for it raft-engine does everything in the same order each time.
+        let threads = if is_inline() { 1 } else { RECOVERY_THREADS };
+        let Opened { engine, writer, marks, seen } =
+            apart(|| prepare(dir, &options, file_system.clone(), disk, threads))?;
         let (sender, requests) = mpsc::channel(LOG_READS_MAX);
         let inner = Inner {
             dir: dir.to_path_buf(),
-            shared: shared.clone(),
+            shared: writer.shared.clone(),
             requests: Mutex::new(Some(sender)),
-            seen: seen.clone(),
-            threads: Mutex::new(Vec::new()),
+            seen,
+            workers: Mutex::new(Vec::new()),
         };
-        let mut writer = Writer::new(engine.clone(), options.group, seen.clone(), shared, marks.clone(), ledger);
-        writer.settle()?;
-        seen.failure().map_or(Ok(()), Err)?;
-        sync_dir(dir).map_err(|error| Failure::io(format!("Syncing {}", dir.display()), &error))?;
         let store = LogStore { inner: Arc::new(inner) };
-        store.start(&format!("quorate-log-{}", options.name), move || writer.run())?;
         let group = options.group;
-        let (report, checked) = std::sync::mpsc::channel();
-        store.start(&format!("quorate-logread-{}", options.name), move || {
-            let checked = check_ends(&engine, group, &marks);
-            let sound = checked.is_ok();
-            if report.send(checked).is_ok() && sound {
-                reader::run(engine, group, requests);
-            }
-        })?;
-        checked.recv().map_err(|_| Failure::internal("The log's reading thread died."))??;
+        store.start(&format!("quorate-log-{}", options.name), writer.run(pace.clone()))?;
+        apart(|| check_ends(&engine, group, &marks))?;
+        store.start(&format!("quorate-logread-{}", options.name), reader::run(engine, group, requests, pace))?;
         Ok(store)
     }
 
-    fn start(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
-        let thread = thread::Builder::new().name(name.to_string()).spawn(body);
-        let thread = thread.map_err(|error| Failure::io("Starting a thread of the log", &error))?;
-        self.inner.threads.lock().push(thread);
+    fn start(&self, name: &str, work: impl Future<Output = ()> + Send + 'static) -> Result<(), Failure> {
+        let worker = Worker::start(name, work)?;
+        self.inner.workers.lock().push(worker);
         Ok(())
     }
 
@@ -112,26 +124,58 @@ impl LogStore {
         LogStats { syncs, batches, entries, bytes, sync_last_us, sync_mean_us, sync_max_us }
     }
 
-    /// Writes what is queued, answers it, and ends the threads; then the directory is unlocked. Everything after it fails
-    /// with `Closed`. Blocks for about as long as a sync takes. May be called again. Never call it from a callback of
-    /// the store.
+    /// Writes what is queued, answers it, and ends the workers; then the directory is unlocked. Everything after it fails
+    /// with `Closed`. Blocks for about as long as a sync takes, but not for workers without a thread. May be called again.
+    /// Never call it from a callback of the store.
     pub fn close(&self) {
         self.inner.close();
+    }
+
+    /// [`LogStore::close`] that waits without blocking.
+    pub async fn closed(self) {
+        if !is_inline() {
+            let closing = blocking(move || {
+                self.close();
+                Ok(())
+            });
+            if let Err(failure) = closing.await {
+                tracing::error!(target: "quorate::log", "The log did not close cleanly: {failure}");
+            }
+            return;
+        }
+        self.inner.end();
+        let workers = std::mem::take(&mut *self.inner.workers.lock());
+        for worker in workers {
+            if let Worker::Task(task) = worker
+                && task.await.is_err()
+            {
+                self.inner.died();
+            }
+        }
     }
 }
 
 impl Inner {
-    fn close(&self) {
+    fn end(&self) {
         self.shared.state.lock().closing = true;
         self.shared.room.close();
-        self.shared.work.notify_all();
+        self.shared.work.notify_one();
         self.requests.lock().take();
-        let mut threads = self.threads.lock();
-        for thread in threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!(target: "quorate::log", "A thread of the log in {} died.", self.dir.display());
+    }
+
+    fn close(&self) {
+        self.end();
+        for worker in self.workers.lock().drain(..) {
+            if let Worker::Thread(thread) = worker
+                && thread.join().is_err()
+            {
+                self.died();
             }
         }
+    }
+
+    fn died(&self) {
+        tracing::error!(target: "quorate::log", "A worker of the log in {} died.", self.dir.display());
     }
 }
 
@@ -139,6 +183,32 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Checks and opens what lies in `dir`; on a thread of its own, because raft-engine keeps a cache a thread.
+fn prepare<F: FileSystem + 'static>(
+    dir: &Path,
+    options: &LogOptions,
+    file_system: Arc<F>,
+    disk: &dyn Disk,
+    threads: usize,
+) -> Result<Opened<F>, Failure> {
+    make_dir(disk, dir).map_err(|error| Failure::io(format!("Making the log directory {}", dir.display()), &error))?;
+    check_unlocked(dir)?;
+    let files = scan::list(dir)?;
+    scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
+    let seen = Arc::new(Seen::default());
+    let guard = Guard { inner: file_system.clone(), seen: seen.clone() };
+    let engine = open_engine(dir, options, guard, threads)?;
+    let marks = load_marks(&engine, dir, options.group, files.missing.as_deref())?;
+    remove_stale(file_system.as_ref(), &files.stale);
+    let ledger = make_ledger(&files.live, &marks, options);
+    let shared = Arc::new(Shared::new(marks.clone()));
+    let mut writer = Writer::new(engine.clone(), options.group, seen.clone(), shared, marks.clone(), ledger);
+    writer.settle()?;
+    seen.failure().map_or(Ok(()), Err)?;
+    disk.sync_dir(dir).map_err(|error| Failure::io(format!("Syncing {}", dir.display()), &error))?;
+    Ok(Opened { engine, writer, marks, seen })
 }
 
 /// raft-engine locks the directory itself; this is for a clear answer, before anything is read.
@@ -150,14 +220,19 @@ fn check_unlocked(dir: &Path) -> Result<(), Failure> {
         .map_err(|_| Failure::new(Code::Locked, format!("The log in {} is open already.", dir.display())))
 }
 
-fn open_engine<F: FileSystem>(dir: &Path, options: &LogOptions, guard: Guard<F>) -> Result<Arc<Engine<F>>, Failure> {
+fn open_engine<F: FileSystem>(
+    dir: &Path,
+    options: &LogOptions,
+    guard: Guard<F>,
+    threads: usize,
+) -> Result<Arc<Engine<F>>, Failure> {
     let path = dir
         .to_str()
         .ok_or_else(|| Failure::invalid(format!("The directory {} has a name that is not UTF-8.", dir.display())))?;
     let config = Config {
         dir: path.to_string(),
         recovery_mode: RecoveryMode::TolerateTailCorruption,
-        recovery_threads: 2,
+        recovery_threads: threads,
         batch_compression_threshold: ReadableSize(0),
         target_file_size: ReadableSize(options.file_bytes),
         purge_threshold: ReadableSize(options.purge_bytes.max(options.file_bytes)),

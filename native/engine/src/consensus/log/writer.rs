@@ -1,4 +1,4 @@
-//! The thread that owns all writing.
+//! The worker that owns all writing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,6 +15,8 @@ use super::record::Record;
 use super::state::{Operation, Shared};
 use crate::error::{Code, Failure};
 use crate::limits::LOG_BATCH_BYTES;
+use crate::surroundings::{Pace, Stage, is_inline};
+use crate::worker::apart;
 
 /// How long the writer waits for an operation before it writes the committed position alone.
 const LINGER: Duration = Duration::from_millis(20);
@@ -24,7 +26,7 @@ pub(super) struct Writer<F: FileSystem> {
     engine: Arc<Engine<F>>,
     group: u64,
     seen: Arc<Seen>,
-    shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
     /// As of the last batch written.
     marks: Marks,
     /// First and last entry in raft-engine's index, which may go on beyond the tail.
@@ -62,21 +64,25 @@ impl<F: FileSystem> Writer<F> {
     }
 
     /// Writes until the store closes.
-    pub fn run(mut self) {
+    pub async fn run(mut self, pace: Pace) {
         loop {
-            let operations = self.shared.take(LOG_BATCH_BYTES, LINGER);
+            let operations = self.shared.take(LOG_BATCH_BYTES, LINGER).await;
+            pace.pass(Stage::LogWrite).await;
             let closing = {
                 let state = self.shared.state.lock();
                 state.closing && state.queue.is_empty() && operations.is_empty()
             };
-            self.turn(operations);
+            let outcome = self.turn(&operations);
+            pace.pass(Stage::LogSynced).await;
+            self.shared.state.lock().finished(operations.len() as u64);
+            operations.into_iter().for_each(|operation| operation.complete(&outcome));
             if closing {
                 return;
             }
         }
     }
 
-    fn turn(&mut self, operations: Vec<Operation>) {
+    fn turn(&mut self, operations: &[Operation]) -> Result<(), Failure> {
         let (failure, committed_is_new) = {
             let state = self.shared.state.lock();
             (state.failure.clone(), state.committed_is_new)
@@ -84,13 +90,12 @@ impl<F: FileSystem> Writer<F> {
         let outcome = match failure {
             Some(failure) => Err(failure),
             None if operations.is_empty() && !committed_is_new => Ok(()),
-            None => self.write_caught(&operations, !operations.is_empty()),
+            None => self.write_caught(operations, !operations.is_empty()),
         };
         if let Err(failure) = &outcome {
             self.shared.fail(failure);
         }
-        self.shared.state.lock().finished(operations.len() as u64);
-        operations.into_iter().for_each(|operation| operation.complete(&outcome));
+        outcome
     }
 
     fn write_caught(&mut self, operations: &[Operation], sync: bool) -> Result<(), Failure> {
@@ -186,9 +191,15 @@ impl<F: FileSystem> Writer<F> {
         if count == 0 {
             return Ok(());
         }
-        self.engine.purge_expired_files().map_err(|error| self.failed(&error))?;
+        self.purge_files()?;
         self.ledger.dropped(count);
         self.seen.failure().map_or(Ok(()), Err)
+    }
+
+    /// raft-engine may read here, which on one thread for several stores would mix them up.
+    fn purge_files(&self) -> Result<(), Failure> {
+        let purge = || self.engine.purge_expired_files().map(drop).map_err(|error| self.failed(&error));
+        if is_inline() { apart(purge) } else { purge() }
     }
 
     fn failed(&self, error: &raft_engine::Error) -> Failure {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use tokio::task::spawn_blocking;
 
 use crate::consensus::types::SnapshotMeta;
+use crate::durable::blocking;
 use crate::error::Failure;
 use crate::snapshot::SnapshotFile;
 
@@ -33,15 +33,10 @@ pub(super) async fn receive(
     sink: Arc<dyn SnapshotSink>,
     mut chunks: BoxStream<'static, Result<Bytes, Failure>>,
 ) -> Result<(SnapshotMeta, SnapshotFile), Failure> {
-    let mut receiver = on_disk(move || sink.begin()).await?;
+    let mut receiver = blocking(move || sink.begin()).await?;
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk?;
-        receiver = on_disk(move || receiver.write_chunk(&chunk).map(|()| receiver)).await?;
+        receiver = blocking(move || receiver.write_chunk(&chunk).map(|()| receiver)).await?;
     }
-    on_disk(move || receiver.finish()).await
-}
-
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    let lost = |error| Failure::internal(format!("Writing a snapshot broke: {error}."));
-    spawn_blocking(work).await.map_err(lost)?
+    blocking(move || receiver.finish()).await
 }

@@ -4,10 +4,11 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use super::datagram::{Ack, Packet};
 use super::hub::Hub;
@@ -25,7 +26,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(20);
 
 /// Which connection: the other server, and the number that whoever opened it chose.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub peer: String,
     pub number: u64,

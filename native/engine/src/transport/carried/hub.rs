@@ -1,17 +1,19 @@
 //! All connections of one node over the host's transport, and what happens to each when a datagram or a deadline comes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use crate::error::Failure;
 use crate::limits::{CARRIED_BACKLOG, CARRIED_CONNECTIONS_MAX};
+use crate::surroundings::random_u64;
 
 use super::connection::{Connection, Key, State, halves};
 use super::datagram::{Datagram, Packet, decode, encode};
@@ -35,7 +37,7 @@ pub(super) struct Counters {
 
 #[derive(Default)]
 struct Table {
-    connections: HashMap<Key, Arc<Connection>>,
+    connections: BTreeMap<Key, Arc<Connection>>,
     backlog: Option<mpsc::Sender<Duplex>>,
     closed: bool,
 }
@@ -67,8 +69,10 @@ impl Hub {
     pub(super) async fn run(&self) {
         loop {
             let next = self.look(Instant::now());
+            // Either is done with in no time: the order does not matter.
             tokio::select! {
-                () = tokio::time::sleep_until(next.into()) => {}
+                biased;
+                () = tokio::time::sleep_until(next) => {}
                 () = self.bell.notified() => {}
             }
         }
@@ -216,7 +220,7 @@ impl Hub {
 
     /// A connection to `peer` that is to be opened.
     pub(super) fn attempt(&self, peer: &str) -> io::Result<Arc<Connection>> {
-        let number = getrandom::u64().map_err(|error| io::Error::other(format!("no random numbers: {error}")))?;
+        let number = random_u64().map_err(io::Error::from)?;
         let key = Key { peer: peer.to_owned(), number };
         let connection = Arc::new(Connection::new(key.clone(), State::new(None, Instant::now())));
         let mut table = self.table.lock();
@@ -252,7 +256,7 @@ impl Hub {
         let mut table = self.table.lock();
         table.closed = true;
         table.backlog = None;
-        let all: Vec<Arc<Connection>> = table.connections.drain().map(|(_, connection)| connection).collect();
+        let all: Vec<Arc<Connection>> = std::mem::take(&mut table.connections).into_values().collect();
         drop(table);
         all.iter().for_each(|connection| self.abort(connection));
     }

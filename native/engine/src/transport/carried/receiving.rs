@@ -1,10 +1,11 @@
 //! One direction of a connection, on the side that receives: puts datagrams in order, and says how far it is.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::ReadBuf;
+use tokio::time::Instant;
 
 use crate::limits::{CARRIED_SEGMENTS_MAX, CARRIED_WINDOW_BYTES};
 

@@ -5,9 +5,10 @@
 //! short and the window has a floor: a loss here is usually a queue of the host that was full for a moment.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
 use crate::limits::{CARRIED_SEGMENTS_MAX, CARRIED_WINDOW_BYTES};
 
