@@ -62,7 +62,8 @@ impl DataDir {
 
     /// [`DataDir::open`] on `disk`; only the lock is the operating system's.
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path, name: &str) -> Result<DataDir, Failure> {
-        make_dir(disk.as_ref(), path).map_err(|error| Failure::io(format!("Making the data directory {}", path.display()), &error))?;
+        make_dir(disk.as_ref(), path)
+            .map_err(|error| Failure::io(format!("Making the data directory {}", path.display()), &error))?;
         let lock = lock(path)?;
         let identity = match read(&path.join(NODE))? {
             Some(data) => Some(parse(&path.join(NODE), &data)?),
@@ -149,7 +150,8 @@ impl DataDir {
     fn replace(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
         self.writable()?;
         let path = self.path.join(name);
-        replace(self.disk.as_ref(), &path, content).map_err(|error| Failure::io(format!("Writing {}", path.display()), &error))
+        replace(self.disk.as_ref(), &path, content)
+            .map_err(|error| Failure::io(format!("Writing {}", path.display()), &error))
     }
 
     fn remove(&self, name: &str) -> Result<(), Failure> {

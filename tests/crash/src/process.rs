@@ -32,6 +32,12 @@ pub enum Answer {
     Unknown,
 }
 
+/// What a node's status says is wrong now; what was wrong before stands in it too, in braces.
+pub fn problem(status: &str) -> Option<&str> {
+    let (_, rest) = status.split_once(" :problem \"")?;
+    Some(rest.split("\" :").next().unwrap_or(rest))
+}
+
 impl Answer {
     /// The result, or the failure as a sentence.
     pub fn result(self) -> Result<String, Failure> {

@@ -85,7 +85,10 @@ impl Requests {
     pub fn close(&self) -> Vec<Due> {
         let mut state = self.0.lock();
         state.closed = true;
-        std::mem::take(&mut state.open).into_iter().map(|(ticket, request)| (ticket, request.reply, Err(Failure::closed()))).collect()
+        std::mem::take(&mut state.open)
+            .into_iter()
+            .map(|(ticket, request)| (ticket, request.reply, Err(Failure::closed())))
+            .collect()
     }
 
     /// Requests without an answer.

@@ -34,8 +34,11 @@ use crate::transport::Transport;
 
 /// How often deadlines are looked at.
 const DEADLINES: Duration = Duration::from_millis(10);
-/// Before a consensus core that stopped by itself is started again.
+/// Before a consensus core that stopped by itself is started again; doubles, up to the longest, with each further time that it
+/// did not last for [`LASTED`]: a node whose disk is full must not disturb the others by standing for election again and again.
 const RESTART: Duration = Duration::from_secs(1);
+const RESTART_LONGEST: Duration = Duration::from_secs(8);
+const LASTED: Duration = Duration::from_secs(30);
 /// How long a node waits to be let in before it asks again.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node that has a new address looks for a leader by itself before it asks others.
@@ -103,7 +106,9 @@ async fn live(core: Arc<Core>, parts: &Parts) {
         core.problems.set(Problem::Bootstrap, failure);
         return std::future::pending().await;
     }
+    let mut wait = RESTART;
     loop {
+        let begun = Instant::now();
         match serve(&core, parts).await {
             Ok(()) => return,
             Err(failure) => {
@@ -112,7 +117,11 @@ async fn live(core: Arc<Core>, parts: &Parts) {
             }
         }
         stop(&core).await;
-        tokio::time::sleep(RESTART).await;
+        if begun.elapsed() >= LASTED {
+            wait = RESTART;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RESTART_LONGEST);
     }
 }
 

@@ -141,7 +141,9 @@ impl SnapshotDir {
     /// What cannot be listed now is removed after the next snapshot.
     fn remove_others(&self, current: &Path) {
         match list(&self.inner.path, SUFFIX) {
-            Ok(all) => all.iter().filter(|path| *path != current).for_each(|path| remove(self.inner.disk.as_ref(), path)),
+            Ok(all) => {
+                all.iter().filter(|path| *path != current).for_each(|path| remove(self.inner.disk.as_ref(), path))
+            }
             Err(error) => {
                 let path = self.inner.path.display();
                 tracing::warn!(target: "quorate::snapshot", "{path} cannot be listed: {error}");
@@ -209,7 +211,8 @@ fn open_whole(path: &Path) -> Result<OpenSnapshot, Failure> {
 fn set_aside(disk: &dyn Disk, path: &Path, failure: &Failure) -> Result<(), Failure> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(SET_ASIDE);
-    disk.rename(path, Path::new(&aside)).map_err(|error| Failure::io(format!("Setting {} aside", path.display()), &error))?;
+    disk.rename(path, Path::new(&aside))
+        .map_err(|error| Failure::io(format!("Setting {} aside", path.display()), &error))?;
     let aside = PathBuf::from(aside);
     tracing::error!(
         target: "quorate::snapshot",

@@ -20,7 +20,7 @@ use quorate_engine::offline::Offline;
 
 use crate::cluster::{Cluster, REJOIN, Tuning, eventually, scan, wait_for_vote, wait_for_writes};
 use crate::ledger::{value, whole};
-use crate::process::{Answer, Process};
+use crate::process::{Answer, Process, problem};
 use crate::rng::Rng;
 use crate::workdir::WorkDir;
 use wound::{Wound, copy, hurt};
@@ -289,11 +289,11 @@ fn start(cluster: &mut Cluster, at: usize) -> Result<Fate, Failure> {
 
 fn serves_or_says_why(process: &Process) -> Option<Fate> {
     let problem = match process.call("status", BOUND) {
-        Answer::Ok(status) => status.split_once(":problem \"").map(|(_, rest)| rest.to_string()),
+        Answer::Ok(status) => problem(&status).map(str::to_string),
         _ => None,
     };
     if let Some(problem) = problem {
-        return Some(Fate::Refused(problem.split("\" :").next().unwrap_or_default().to_string()));
+        return Some(Fate::Refused(problem));
     }
     scan(process, "scan", PREFIX).ok().map(Fate::Serves)
 }

@@ -117,6 +117,19 @@ pub(super) fn verify<F: FileSystem>(
     }
 }
 
+/// Removes the newest of the verified `files` when it has no whole header: the disk was full, or the power went, when it was begun,
+/// and there is nothing in it. raft-engine would go on in it, in an older format without signatures. Fails with `Io`.
+pub(super) fn remove_headless<F: FileSystem>(file_system: &F, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let Some(newest) = files.last() else { return Ok(()) };
+    let failed = |error: std::io::Error| Failure::io(format!("Removing {}", newest.display()), &error);
+    let head = read_file(file_system, newest, FILE_HEADER as u64).map_err(failed)?;
+    if !file_header(&head) {
+        file_system.delete(newest).map_err(failed)?;
+        files.pop();
+    }
+    Ok(())
+}
+
 /// Judges a file by what the one before it ended with.
 fn judge(path: &Path, file: &Found, before: Option<u64>) -> Result<(), Failure> {
     if let (Some(before), Some(first)) = (before, file.first_seq)
