@@ -80,7 +80,7 @@ pub const SNAPSHOT_TIMEOUT_MS: u64 = 60_000;
 /// Default of [`NodeConfig::log_bytes`].
 pub const LOG_BYTES: u64 = 128 << 20;
 /// Smallest [`NodeConfig::log_bytes`] that is accepted.
-pub const LOG_BYTES_MIN: u64 = 1 << 20;
+pub const LOG_BYTES_MIN: u64 = 64 << 10;
 /// Default of [`NodeConfig::retry_ms`].
 pub const RETRY_MS: u64 = 250;
 /// Shortest heartbeat that is accepted.

@@ -11,6 +11,7 @@
 //!
 //! Both files are replaced as a whole: written beside, fsynced, renamed, the directory fsynced.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,12 @@ pub struct DataDir {
     /// `None` once it was unlocked.
     lock: Option<File>,
     identity: Option<NodeIdentity>,
+}
+
+impl fmt::Debug for DataDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataDir").field("path", &self.path).field("identity", &self.identity).finish_non_exhaustive()
+    }
 }
 
 impl DataDir {

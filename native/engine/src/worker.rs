@@ -34,6 +34,14 @@ impl Worker {
         thread.map(Worker::Thread).map_err(|error| Failure::io(format!("Starting the thread {name}"), &error))
     }
 
+    /// Waits for its thread; a task is not waited for. Fails with `Internal` when it panicked.
+    pub fn join(self) -> Result<(), Failure> {
+        match self {
+            Worker::Thread(thread) => thread.join().map_err(|_| Failure::internal("A worker panicked.")),
+            Worker::Task(_) => Ok(()),
+        }
+    }
+
     /// True when it has ended.
     pub fn is_finished(&self) -> bool {
         match self {
@@ -127,8 +135,7 @@ mod tests {
             pause(Duration::from_millis(1)).await;
         });
         ringer.notify_one();
-        let Ok(Worker::Thread(thread)) = worker else { panic!("no thread") };
-        thread.join().unwrap();
+        worker.unwrap().join().unwrap();
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod books;
 mod bootstrap;
 pub mod core;
 pub(crate) mod forming;
+pub mod inspect;
 mod launch;
 pub mod leadership;
 mod membership;
@@ -29,6 +30,7 @@ pub mod snapshots;
 mod start;
 mod status;
 
+pub use self::inspect::{EntryKind, Inspection, LogEntry};
 pub use self::observer::{LeaderEvent, Observer, Role};
 pub use self::pending::{Fate, Reply};
 pub use self::session::start;

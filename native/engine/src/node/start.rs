@@ -16,6 +16,7 @@ use crate::machine::{Outcome, StateMachine};
 use crate::node::applier;
 use crate::node::asks;
 use crate::node::core::Core;
+use crate::node::inspect::{self, Inspection, LogEntry};
 use crate::node::launch::{self, Workers};
 use crate::node::membership;
 use crate::node::messages::Change;
@@ -282,6 +283,17 @@ impl Node {
         self.core.applier.progress.borrow().index
     }
 
+    /// The consensus state: term, vote, positions, members.
+    pub fn inspect(&self) -> Inspection {
+        inspect::inspect(&self.core)
+    }
+
+    /// The entries of the log from index `first` to `last`, as far as it holds them, whether committed or not. Blocks for as
+    /// long as reading the disk takes. Fails with `Unavailable` while the log is not open, `Corrupt`, `Io`.
+    pub fn log_entries(&self, first: u64, last: u64) -> Result<Vec<LogEntry>, Failure> {
+        inspect::log_entries(&self.core, first, last)
+    }
+
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
@@ -350,9 +362,7 @@ fn join(worker: Worker, what: &str, deadline: Instant) -> bool {
         }
         std::thread::sleep(JOIN_LOOK);
     }
-    if let Worker::Thread(thread) = worker
-        && thread.join().is_err()
-    {
+    if worker.join().is_err() {
         tracing::error!("{what} panicked.");
     }
     true

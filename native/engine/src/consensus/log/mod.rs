@@ -41,4 +41,4 @@ pub mod env {
 
 pub use offline::OfflineLog;
 pub use options::{LogOptions, LogStats};
-pub use store::LogStore;
+pub use store::{Extent, LogStore};

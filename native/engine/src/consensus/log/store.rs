@@ -20,10 +20,11 @@ use super::reader::{self, Engine, Request};
 use super::state::{Shared, corrupt};
 use super::writer::Writer;
 use super::{scan, state};
+use crate::consensus::types::{Entry, LogId, Vote};
 use crate::disk::{Disk, OsDisk};
 use crate::durable::{blocking, make_dir};
 use crate::error::{Code, Failure};
-use crate::limits::LOG_READS_MAX;
+use crate::limits::{LOG_READ_BYTES, LOG_READS_MAX};
 use crate::surroundings::{Pace, is_inline};
 use crate::worker::{Worker, apart};
 
@@ -42,6 +43,24 @@ pub(super) struct Inner {
     pub requests: Mutex<Option<mpsc::Sender<Request>>>,
     seen: Arc<Seen>,
     workers: Mutex<Vec<Worker>>,
+    /// Reads files past the reader, for [`LogStore::read_now`]; gone once closed.
+    files: Mutex<Option<ReadFiles>>,
+}
+
+/// Reads the entries `first..end`, some from the first on, or none when they are not there.
+type ReadFiles = Arc<dyn Fn(u64, u64) -> Result<Option<Vec<Entry>>, Failure> + Send + Sync>;
+
+/// What a log holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The newest vote.
+    pub vote: Option<Vote>,
+    /// Index of the first entry, when there is one.
+    pub first: u64,
+    /// The last entry; the purged one when there is none.
+    pub last: Option<LogId>,
+    /// The last entry that was purged.
+    pub purged: Option<LogId>,
 }
 
 /// What opening comes to.
@@ -95,11 +114,16 @@ impl LogStore {
             requests: Mutex::new(Some(sender)),
             seen,
             workers: Mutex::new(Vec::new()),
+            files: Mutex::new(None),
         };
         let store = LogStore { inner: Arc::new(inner) };
         let group = options.group;
         store.start(&format!("quorate-log-{}", options.name), writer.run(pace.clone()))?;
         apart(|| check_ends(&engine, group, &marks))?;
+        let files = engine.clone();
+        let files: ReadFiles =
+            Arc::new(move |first, end| apart(|| reader::read(&files, group, first, end, LOG_READ_BYTES)));
+        *store.inner.files.lock() = Some(files);
         store.start(&format!("quorate-logread-{}", options.name), reader::run(engine, group, requests, pace))?;
         Ok(store)
     }
@@ -122,6 +146,42 @@ impl LogStore {
         let state = self.inner.shared.state.lock();
         let (batches, entries, bytes) = (state.batches, state.entries, state.bytes);
         LogStats { syncs, batches, entries, bytes, sync_last_us, sync_mean_us, sync_max_us }
+    }
+
+    /// The vote, and the first and last entry (also one that is not durable yet) and the purged one, as of now.
+    pub fn extent(&self) -> Extent {
+        let state = self.inner.shared.state.lock();
+        let (marks, (first, _)) = (&state.marks, state.marks.range());
+        Extent { vote: marks.vote, first, last: marks.tail, purged: marks.purged }
+    }
+
+    /// The entries `first..end`, as far as the log holds them, as of one moment. For looking at a log, past all queues:
+    /// blocks for as long as the disk takes. Fails with `Corrupt`, `Io`, `Closed`.
+    pub fn read_now(&self, first: u64, end: u64) -> Result<Vec<Entry>, Failure> {
+        let (mut entries, mut begun) = (Vec::new(), None);
+        let mut next = first;
+        loop {
+            let plan = self.inner.shared.state.lock().plan(next, end, LOG_READ_BYTES);
+            if *begun.get_or_insert(plan.epoch) != plan.epoch {
+                // Truncated or purged meanwhile.
+                (entries, begun, next) = (Vec::new(), None, first);
+                continue;
+            }
+            let some = match plan.cold {
+                None => plan.hot,
+                Some((first, end)) => {
+                    let files = self.inner.files.lock().clone().ok_or_else(Failure::closed)?;
+                    let gone = || corrupt(format!("The log entries {first} to {} are gone.", end - 1));
+                    files(first, end)?.ok_or_else(gone)?
+                }
+            };
+            let Some(last) = some.last().map(|entry| entry.log_id.index) else { return Ok(entries) };
+            entries.extend(some);
+            next = last + 1;
+            if next >= end {
+                return Ok(entries);
+            }
+        }
     }
 
     /// Writes what is queued, answers it, and ends the workers; then the directory is unlocked. Everything after it fails
@@ -161,14 +221,13 @@ impl Inner {
         self.shared.room.close();
         self.shared.work.notify_one();
         self.requests.lock().take();
+        self.files.lock().take();
     }
 
     fn close(&self) {
         self.end();
         for worker in self.workers.lock().drain(..) {
-            if let Worker::Thread(thread) = worker
-                && thread.join().is_err()
-            {
+            if worker.join().is_err() {
                 self.died();
             }
         }
@@ -197,7 +256,7 @@ fn prepare<F: FileSystem + 'static>(
     check_unlocked(dir)?;
     let mut files = scan::list(dir)?;
     scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
-    //scan::remove_headless(file_system.as_ref(), &mut files.live)?;
+    scan::remove_headless(file_system.as_ref(), &mut files.live)?;
     let seen = Arc::new(Seen::default());
     let guard = Guard { inner: file_system.clone(), seen: seen.clone() };
     let engine = open_engine(dir, options, guard, threads)?;

@@ -9,6 +9,8 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::*;
+use crate::surroundings::Pace;
+use crate::worker::Worker;
 use crate::consensus::log::{LogOptions, LogStore};
 use crate::hosted::{self, Host};
 use crate::kv::KvMachine;
@@ -34,7 +36,7 @@ struct Guard {
     _directory: TempDir,
     shared: Arc<Shared>,
     log: LogStore,
-    thread: Option<std::thread::JoinHandle<()>>,
+    thread: Option<Worker>,
     host: Option<Arc<Host>>,
 }
 
@@ -65,6 +67,7 @@ fn build(
         progress: watch::channel(Progress::default()).0,
         problems: Arc::new(Problems::default()),
         log: Mutex::new(Some(log.clone())),
+        pace: Pace::default(),
         handed: Mutex::default(),
     });
     let thread = Applier::open(machine, None, shared.clone()).unwrap().spawn("suite").unwrap();

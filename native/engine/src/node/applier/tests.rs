@@ -64,6 +64,7 @@ fn shared() -> Arc<Shared> {
         progress: watch::channel(Progress::default()).0,
         problems: Arc::default(),
         log: Mutex::new(None),
+        pace: Pace::default(),
         handed: Mutex::default(),
     })
 }
