@@ -216,11 +216,8 @@ fn only_a_thread_with_a_chance_of_its_own_takes_inline_nodes_and_no_others() {
     let root = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let start = || {
-        let around = Surroundings {
-            wire: Arc::new(Memory::default()),
-            disk: Arc::new(OsDisk),
-            delays: Arc::new(SlowSync),
-        };
+        let around =
+            Surroundings { wire: Arc::new(Memory::default()), disk: Arc::new(OsDisk), delays: Arc::new(SlowSync) };
         let observer = Arc::new(support::Events::default());
         runtime.block_on(Node::start_inline(config(root.path(), "a"), Machine::Hosted, observer, around))
     };

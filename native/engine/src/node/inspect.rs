@@ -100,8 +100,7 @@ pub fn inspect(core: &Core) -> Inspection {
         let membership = &server.membership_config;
         let voters: Vec<u64> = membership.voter_ids().collect();
         seen.membership = *membership.log_id();
-        seen.members =
-            membership.nodes().map(|(id, member)| (*id, member.clone(), voters.contains(id))).collect();
+        seen.members = membership.nodes().map(|(id, member)| (*id, member.clone(), voters.contains(id))).collect();
     }
     seen
 }

@@ -10,6 +10,8 @@ pub mod asks;
 pub mod books;
 mod bootstrap;
 pub mod core;
+#[cfg(test)]
+mod core_panics;
 pub(crate) mod forming;
 pub mod inspect;
 mod launch;

@@ -32,6 +32,8 @@ use crate::node::{proposer, reads};
 use crate::snapshot::SnapshotDir;
 use crate::transport::Transport;
 
+/// Beyond every deadline.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How often deadlines are looked at.
 const DEADLINES: Duration = Duration::from_millis(10);
 /// Before a consensus core that stopped by itself is started again; doubles, up to the longest, with each further time that it
@@ -113,6 +115,9 @@ async fn live(core: Arc<Core>, parts: &Parts) {
             Ok(()) => return,
             Err(failure) => {
                 tracing::error!("The consensus core stopped and will be started again: {failure}");
+                if failure.code == Code::Internal {
+                    close_pending(&core);
+                }
                 core.problems.set(Problem::Consensus, failure);
             }
         }
@@ -123,6 +128,14 @@ async fn live(core: Arc<Core>, parts: &Parts) {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RESTART_LONGEST);
     }
+}
+
+/// After a panic nobody knows what became of what was under way: it is answered so now, not at its deadline.
+fn close_pending(core: &Core) {
+    let end = Instant::now() + FOREVER;
+    let mut due = core.pending.expire(end);
+    due.extend(core.requests.expire(end));
+    applier::deliver(due, core.observer.as_ref());
 }
 
 /// One life of the consensus core. Returns why it ended.
@@ -236,7 +249,7 @@ async fn fatal(raft: RaftNode) -> Failure {
             return Failure::new(Code::Unavailable, format!("{fatal}."));
         }
         if metrics.changed().await.is_err() {
-            return Failure::new(Code::Unavailable, "The consensus core ended.");
+            return Failure::internal("The consensus core panicked.");
         }
     }
 }

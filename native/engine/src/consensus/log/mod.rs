@@ -31,7 +31,7 @@ mod store;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
-mod traits;
+pub(crate) mod traits;
 mod writer;
 
 /// The file system that raft-engine writes through: what a simulated disk implements for [`LogStore::open_on`].

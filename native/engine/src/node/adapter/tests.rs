@@ -9,8 +9,6 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::*;
-use crate::surroundings::Pace;
-use crate::worker::Worker;
 use crate::consensus::log::{LogOptions, LogStore};
 use crate::hosted::{self, Host};
 use crate::kv::KvMachine;
@@ -20,6 +18,8 @@ use crate::node::apply_queue::ApplyQueue;
 use crate::node::pending::Pending;
 use crate::node::problems::Problems;
 use crate::node::{LeaderEvent, Observer};
+use crate::surroundings::Pace;
+use crate::worker::Worker;
 
 struct Nobody;
 
