@@ -37,6 +37,7 @@ pub mod session;
 pub mod snapshot;
 pub mod surroundings;
 pub mod transport;
+pub mod watch;
 pub mod worker;
 
 pub use command::{Command, CommandId};

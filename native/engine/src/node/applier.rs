@@ -12,7 +12,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use openraft::storage::RaftLogReader;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::command::CommandId;
 use crate::consensus::log::LogStore;
@@ -30,6 +29,7 @@ use crate::node::snapshots::UntilClosed;
 use crate::planted::{self, Defect};
 use crate::snapshot::{OpenSnapshot, SnapshotDir};
 use crate::surroundings::{Pace, Stage};
+use crate::watch;
 use crate::worker::{Worker, pause};
 
 /// Before the first new attempt of a machine that failed; doubles with each further one, up to the longest.
