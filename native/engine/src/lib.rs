@@ -30,6 +30,7 @@ pub mod kv;
 pub mod limits;
 pub mod machine;
 pub mod node;
+pub mod offline;
 pub mod planted;
 pub mod records;
 pub mod session;

@@ -145,7 +145,7 @@ fn open_applier(
         pace,
         handed: Mutex::default(),
     });
-    let applier = Applier::open(machine, snapshots.latest()?, shared.clone())?;
+    let applier = Applier::open(machine, snapshots.latest()?, shared.clone())?.reviving(snapshots.clone());
     let books = applier.books();
     *shared.handed.lock() = (books.applied.log_id, books.membership.clone());
     Ok((applier, shared))
