@@ -54,6 +54,8 @@ pub struct Agenda {
     pub taken_out: BTreeSet<usize>,
     /// Hosts whose log was damaged on purpose: they may refuse.
     pub damaged: BTreeSet<usize>,
+    /// Who wins the next election is cut off for so long, and the power of the others goes.
+    ambush: Option<u64>,
     /// Hosts that were started at least once.
     pub present: BTreeSet<usize>,
 }
@@ -72,6 +74,7 @@ impl Agenda {
             removed: None,
             taken_out: BTreeSet::new(),
             damaged: BTreeSet::new(),
+            ambush: None,
             present: BTreeSet::new(),
         };
         (0..plan.founders).for_each(|host| agenda.later(plan.hosts[host].start_ms, Act::Start(host)));
@@ -125,6 +128,7 @@ impl Agenda {
     /// Nothing more goes wrong.
     pub fn stop(&mut self) {
         self.faults.clear();
+        self.ambush = None;
         self.acts.clear();
         self.parts.clear();
     }
@@ -283,6 +287,7 @@ impl Run<'_> {
             false => all[(number % all.len() as u64) as usize],
         };
         match who {
+            Who::Exactly(host) => host,
             Who::Leader => leader.unwrap_or_else(|| pick(up, 0)),
             Who::Follower(number) => pick(up.into_iter().filter(|host| Some(*host) != leader).collect(), number),
             Who::Any(number) => pick(up, number),
@@ -323,6 +328,7 @@ impl Run<'_> {
                 self.empty(host, down_ms)?;
             }
             Kind::Damage { who, down_ms, place } => return self.damage(self.who(who), down_ms, place),
+            Kind::Ambush { ms } => self.agenda.ambush = Some(ms),
             Kind::Grow { host } => {
                 self.start(host)?;
             }
@@ -424,6 +430,17 @@ impl Run<'_> {
             blocked.clear();
             parts.values().flatten().for_each(|(from, to)| blocked.block(*from, *to));
         });
+    }
+
+    /// `host` has won an election: if that was waited for, it is cut off before it can say so, and those who voted lose their power.
+    pub(crate) fn spring(&mut self, host: usize) -> std::io::Result<()> {
+        let Some(ms) = self.agenda.ambush.take() else { return Ok(()) };
+        self.shared.lock().note("now", format_args!("n{host} is ambushed"));
+        self.part(Shape::Alone(Who::Exactly(host)), ms);
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
+            self.crash(other, true, 1 + other as u64)?;
+        }
+        Ok(())
     }
 
     fn damage(&mut self, host: usize, down_ms: u64, place: u64) -> std::io::Result<bool> {

@@ -14,9 +14,11 @@
 //! newest, it is damage when a whole batch behind it knows it as durable (see [`super::marks`]), and torn otherwise.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::env::FileSystem;
+use super::env::{FileSystem, Handle, Permission};
 use super::files::{append_name, append_seq};
 use super::guard::read_file;
 use super::marks::{self, Marks};
@@ -127,6 +129,21 @@ pub(super) fn remove_headless<F: FileSystem>(file_system: &F, files: &mut Vec<Pa
     if !file_header(&head) {
         file_system.delete(newest).map_err(failed)?;
         files.pop();
+    }
+    Ok(())
+}
+
+/// Writes what the newest of the verified `files` hold once more, and syncs them. Where a sync failed, in this process or an
+/// earlier one, the kernel takes for clean what never reached the disk: it was just read, but only writing it again makes a
+/// later sync worth anything. A file is synced before the next but one is begun, so two are enough. Fails with `Io`.
+pub(super) fn write_again<F: FileSystem>(file_system: &F, files: &[PathBuf]) -> Result<(), Failure> {
+    for path in files.iter().rev().take(2) {
+        let failed = |error: std::io::Error| Failure::io(format!("Writing {} again", path.display()), &error);
+        let data = read_file(file_system, path, u64::MAX).map_err(failed)?;
+        let used = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let handle = Arc::new(file_system.open(path, Permission::ReadWrite).map_err(failed)?);
+        let mut writer = file_system.new_writer(handle.clone()).map_err(failed)?;
+        writer.write_all(&data[..used]).and_then(|()| handle.sync()).map_err(failed)?;
     }
     Ok(())
 }
