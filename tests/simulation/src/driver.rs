@@ -149,8 +149,9 @@ impl<'a> Run<'a> {
             self.look_at = self.now + LOOK_MS;
         }
         self.look(deep);
+        self.look_at_damaged();
         if deep {
-            for host in self.agenda.damaged.clone() {
+            for host in self.agenda.damaged.keys().copied().collect::<Vec<_>>() {
                 self.begin_anew(host)?;
             }
         }

@@ -33,6 +33,7 @@ enum Act {
     Heal(u64),
     Calm,
     Readmit(usize),
+    Kill(usize),
     Cut(usize),
 }
 
@@ -52,8 +53,8 @@ pub struct Agenda {
     pub removed: Option<usize>,
     /// Hosts that were to be taken out at any time: a change that was given up may still take effect.
     pub taken_out: BTreeSet<usize>,
-    /// Hosts whose log was damaged on purpose: they may refuse.
-    pub damaged: BTreeSet<usize>,
+    /// Hosts whose log was damaged on purpose, and how far it was committed there: they may refuse it.
+    pub damaged: BTreeMap<usize, u64>,
     /// Who wins the next election is cut off for so long, and the power of the others goes.
     ambush: Option<u64>,
     /// Hosts that were started at least once.
@@ -73,7 +74,7 @@ impl Agenda {
             wiped: None,
             removed: None,
             taken_out: BTreeSet::new(),
-            damaged: BTreeSet::new(),
+            damaged: BTreeMap::new(),
             ambush: None,
             present: BTreeSet::new(),
         };
@@ -175,6 +176,7 @@ impl Run<'_> {
             }
             Act::Calm => self.network.set_weather(self.plan.weather),
             Act::Readmit(host) => self.readmit(host),
+            Act::Kill(host) => self.crash(host, false, 1)?,
             Act::Cut(host) if self.hosts[host].is_up() => self.crash(host, true, AGAIN_MS)?,
             Act::Cut(_) => {}
         }
@@ -207,7 +209,7 @@ impl Run<'_> {
 
     /// A node calls its data damaged: it may only when they are; then it begins anew.
     pub(crate) fn refused(&mut self, host: usize, failure: &quorate_engine::Failure) -> std::io::Result<()> {
-        if !self.agenda.damaged.remove(&host) {
+        if self.agenda.damaged.remove(&host).is_none() {
             let what = format!("node {host} refuses data that were not damaged: {failure}");
             self.shared.lock().judge.note(Err(Violation::new("progress", what)));
             return Ok(());
@@ -314,6 +316,12 @@ impl Run<'_> {
                 self.hosts[host].jumped_ms += by_ms;
             }
             Kind::Part { shape, ms } => self.part(shape, ms),
+            Kind::Depose { ms, then_ms, deposed, other } => {
+                let leader = self.who(Who::Leader);
+                self.part(Shape::Alone(Who::Exactly(leader)), ms);
+                let host = if deposed { leader } else { self.who(other) };
+                self.agenda.later(self.now + ms + then_ms, Act::Kill(host));
+            }
             Kind::Reset { one, other } => self.network.reset(self.who(one), self.who(other)),
             Kind::Storm { weather, ms } => {
                 self.network.set_weather(weather);
@@ -447,11 +455,12 @@ impl Run<'_> {
         if !self.may_lose(host) || !self.hosts[host].is_up() {
             return Ok(false);
         }
+        let committed = self.hosts[host].with(|life| life.node.inspect().committed.map_or(0, |id| id.index));
         self.close(host);
         self.agenda.later(self.now + down_ms, Act::Start(host));
         let Some(wound) = damage::wound(self.hosts[host].data_dir(), place)? else { return Ok(false) };
         self.shared.lock().note(format_args!("n{host}"), format_args!("{wound}"));
-        self.agenda.damaged.insert(host);
+        self.agenda.damaged.insert(host, committed.unwrap_or(0));
         self.agenda.wiped = Some((host, None));
         Ok(true)
     }

@@ -53,6 +53,8 @@ pub enum Kind {
     Pause { who: Who, ms: u64 },
     /// A partition.
     Part { shape: Shape, ms: u64 },
+    /// The leader is cut off for a while; soon after it is back, it or another is killed.
+    Depose { ms: u64, then_ms: u64, deposed: bool, other: Who },
     /// Connections between two hosts break.
     Reset { one: Who, other: Who },
     /// Bad weather.
@@ -108,6 +110,7 @@ impl Kind {
                 Shape::Bridge(..) => "partition: bridge",
                 Shape::Loose(_) => "partition: loose",
             },
+            Kind::Depose { .. } => "leader cut off, then a kill",
             Kind::Reset { .. } => "connections broken",
             Kind::Storm { .. } => "storm",
             Kind::Full { .. } => "disk full",
@@ -372,9 +375,9 @@ impl Focus {
         match self {
             Focus::PowerCuts => &[1, 2, 2, 3, 4, 4, 5, 19],
             Focus::Elections => &[0, 1, 4, 18, 22, 22, 23, 25, 25, 25],
-            Focus::Snapshots => &[0, 1, 5, 8, 19, 19, 21, 3],
-            Focus::Deposed => &[0, 1, 6, 6, 9, 23, 23, 23, 23],
-            Focus::Members => &[0, 1, 5, 8, 19, 20, 20, 21, 18],
+            Focus::Snapshots => &[0, 1, 5, 8, 19, 21, 3, 26, 26, 26],
+            Focus::Deposed => &[0, 1, 6, 6, 9, 23, 23, 23, 26, 26],
+            Focus::Members => &[0, 1, 5, 5, 8, 19, 20, 20, 21, 18],
             Focus::Wipes => &[0, 1, 7, 21, 21, 23],
             Focus::Disks => &[1, 11, 12, 13, 13, 14, 15, 11],
             Focus::Damage => &[1, 2, 24, 24, 23],
@@ -393,7 +396,10 @@ impl Focus {
                 plan.keep_entries = rng.below(3);
                 plan.padding = 500;
             }
-            Focus::Deposed => plan.patience_ms = plan.election_ms * 6 + 500,
+            Focus::Deposed => {
+                plan.patience_ms = plan.election_ms * 6 + 500;
+                (plan.snapshot_commands, plan.keep_entries) = (300, 100);
+            }
             Focus::Disks => plan.padding = 2_000,
         }
     }
@@ -457,6 +463,12 @@ fn kind(plan: &Plan, number: u64, rng: &mut Rng) -> Kind {
         21 if rng.chance(75) => Kind::Wipe { who: who(rng), down_ms },
         22 => Kind::CrashMany { all: rng.chance(50), power: true, down_ms: 1 + rng.below(20) },
         23 => Kind::Part { shape: cut_off(rng), ms: plan.election_ms * rng.range(2, 7) },
+        26 => Kind::Depose {
+            ms: plan.election_ms * rng.range(2, 6),
+            then_ms: rng.below(150),
+            deposed: rng.chance(60),
+            other: who(rng),
+        },
         25 => Kind::Ambush { ms: plan.election_ms * rng.range(3, 8) },
         _ => Kind::Damage { who: who(rng), down_ms, place: rng.next_u64() },
     }
