@@ -57,6 +57,8 @@ pub struct Agenda {
     pub damaged: BTreeMap<usize, u64>,
     /// Who wins the next election is cut off for so long, and the power of the others goes.
     ambush: Option<u64>,
+    /// Once another wins an election, this partition ends, and so long after it this host is killed.
+    trap: Option<(u64, usize, u64)>,
     /// Hosts that were started at least once.
     pub present: BTreeSet<usize>,
 }
@@ -76,6 +78,7 @@ impl Agenda {
             taken_out: BTreeSet::new(),
             damaged: BTreeMap::new(),
             ambush: None,
+            trap: None,
             present: BTreeSet::new(),
         };
         (0..plan.founders).for_each(|host| agenda.later(plan.hosts[host].start_ms, Act::Start(host)));
@@ -130,6 +133,7 @@ impl Agenda {
     pub fn stop(&mut self) {
         self.faults.clear();
         self.ambush = None;
+        self.trap = None;
         self.acts.clear();
         self.parts.clear();
     }
@@ -316,11 +320,15 @@ impl Run<'_> {
                 self.hosts[host].jumped_ms += by_ms;
             }
             Kind::Part { shape, ms } => self.part(shape, ms),
-            Kind::Depose { ms, then_ms, deposed, other } => {
+            Kind::Depose { ms, then_ms, deposed, at_once, other } => {
                 let leader = self.who(Who::Leader);
                 self.part(Shape::Alone(Who::Exactly(leader)), ms);
                 let host = if deposed { leader } else { self.who(other) };
-                self.agenda.later(self.now + ms + then_ms, Act::Kill(host));
+                if deposed && at_once {
+                    self.agenda.trap = Some((self.agenda.next - 1, leader, then_ms));
+                } else {
+                    self.agenda.later(self.now + ms + then_ms, Act::Kill(host));
+                }
             }
             Kind::Reset { one, other } => self.network.reset(self.who(one), self.who(other)),
             Kind::Storm { weather, ms } => {
@@ -402,6 +410,7 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Parts the network for `ms`.
     fn part(&mut self, shape: Shape, ms: u64) {
         let count = self.hosts.len();
         let all = (0..count).flat_map(|from| (0..count).map(move |to| (from, to))).filter(|(from, to)| from != to);
@@ -442,6 +451,12 @@ impl Run<'_> {
 
     /// `host` has won an election: if that was waited for, it is cut off before it can say so, and those who voted lose their power.
     pub(crate) fn spring(&mut self, host: usize) -> std::io::Result<()> {
+        if let Some((part, deposed, then_ms)) = self.agenda.trap.filter(|(_, deposed, _)| *deposed != host) {
+            self.agenda.trap = None;
+            self.agenda.parts.remove(&part);
+            self.block();
+            self.agenda.later(self.now + then_ms, Act::Kill(deposed));
+        }
         let Some(ms) = self.agenda.ambush.take() else { return Ok(()) };
         self.shared.lock().note("now", format_args!("n{host} is ambushed"));
         self.part(Shape::Alone(Who::Exactly(host)), ms);

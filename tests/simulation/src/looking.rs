@@ -18,11 +18,12 @@ pub struct Looked {
 }
 
 impl Run<'_> {
-    /// Looks at every node that runs; at all of its new entries when `deep`, else only at new leaders.
+    /// Looks at every node that runs; at all of its new entries when `deep`, else only at new leaders and new lives.
     pub(crate) fn look(&mut self, deep: bool) {
         for host in 0..self.hosts.len() {
             let leads = self.agenda.leads(host);
-            if (deep || leads) && self.hosts[host].paused_until <= self.now {
+            let new = self.hosts[host].life.as_ref().is_some_and(|life| life.number != self.looked[host].life);
+            if (deep || leads || new) && self.hosts[host].paused_until <= self.now {
                 self.look_at(host, deep);
             }
         }
@@ -34,9 +35,12 @@ impl Run<'_> {
     fn look_at(&mut self, host: usize, deep: bool) {
         let Some((life, seen)) = self.hosts[host].with(|life| (life.number, life.node.inspect())) else { return };
         let mut looked = self.looked[host];
-        if looked.life != life {
+        // A life is new until its log is open: what it begins with is looked at before anybody can mend it.
+        let new = looked.life != life && seen.last.is_some();
+        if new {
             looked = Looked { life, ..Looked::default() };
         }
+        let deep = deep || new;
         let new_leader = seen.role == Role::Leader && looked.led != seen.term;
         if deep || new_leader {
             let from = if new_leader { 0 } else { looked.upto };

@@ -53,8 +53,8 @@ pub enum Kind {
     Pause { who: Who, ms: u64 },
     /// A partition.
     Part { shape: Shape, ms: u64 },
-    /// The leader is cut off for a while; soon after it is back, it or another is killed.
-    Depose { ms: u64, then_ms: u64, deposed: bool, other: Who },
+    /// The leader is cut off for a while, or (`at_once`) until another is elected; soon after it is back, it or another is killed.
+    Depose { ms: u64, then_ms: u64, deposed: bool, at_once: bool, other: Who },
     /// Connections between two hosts break.
     Reset { one: Who, other: Who },
     /// Bad weather.
@@ -465,8 +465,9 @@ fn kind(plan: &Plan, number: u64, rng: &mut Rng) -> Kind {
         23 => Kind::Part { shape: cut_off(rng), ms: plan.election_ms * rng.range(2, 7) },
         26 => Kind::Depose {
             ms: plan.election_ms * rng.range(2, 6),
-            then_ms: rng.below(150),
-            deposed: rng.chance(60),
+            then_ms: rng.below(100),
+            deposed: rng.chance(70),
+            at_once: rng.chance(60),
             other: who(rng),
         },
         25 => Kind::Ambush { ms: plan.election_ms * rng.range(3, 8) },
