@@ -7,9 +7,9 @@ use std::path::Path;
 use quorate_engine::node::{LeaderEvent, Role};
 use quorate_linear::rng::Rng;
 
+use crate::agenda::Agenda;
 use crate::clients::{Clients, Counts};
 use crate::disk::Harm;
-use crate::faults::Agenda;
 use crate::host::Host;
 use crate::invariants::Violation;
 use crate::invariants::answered_once::Ticket;
