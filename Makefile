@@ -1,5 +1,5 @@
 # The commands of this project. Each says what it lacks and stops; `make deps` installs it where it can.
-.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage fuzz
+.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage full soak fuzz verify-data
 .DEFAULT_GOAL := help
 
 help:    ## what there is
@@ -28,14 +28,21 @@ bench-writers:    ## 256 writers on three nodes for a minute, syncs counted by s
 	@cargo run --locked --release -p quorate-bench -- writers --writers 256 --seconds 60 --strace
 bench-drop-in: build    ## a fluree/raft-style state machine on three nodes in one JVM, by either transport
 	@lein with-profile +bench run -m drop-in
+verify-data:    ## check the data directory of a node that does not run: DIR=
+	@cargo run --quiet --locked --release -p quorate-cli -- verify "$(DIR)"
 
 CRASH = cargo build --locked --release -p quorate-crash && target/release/crash
 powercut:    ## cut the power of real disks under load (root): CYCLES=100 LEVEL=1 or 2, SEED=
 	@$(CRASH) powercut --cycles $(or $(CYCLES),100) --level $(or $(LEVEL),1) $(if $(SEED),--seed $(SEED))
-torture:    ## kill, pause, part and wipe processes; check the history: MINUTES=5 SEED=
-	@$(CRASH) torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
 fuzz:    ## try everything that reads bytes with damaged input: SECONDS=60 a reader, SEED=
 	@QUORATE_FUZZ_SECONDS=$(or $(SECONDS),60) $(if $(SEED),QUORATE_FUZZ_SEED=$(SEED)) cargo test --locked --release \
 	  -p quorate-engine -p quorate-bridge --lib --test fuzz -- fuzz --show-output
+torture:    ## kill, pause, part and wipe processes; check the history: MINUTES=5 SEED= CLIENTS= KEYS= KILLS=percent
+	@$(CRASH) torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(CLIENTS),--clients $(CLIENTS)) \
+	    $(if $(KEYS),--keys $(KEYS)) $(if $(KILLS),--kills $(KILLS))
+full:    ## fill a node's disk and free it again (root): CYCLES=10 SEED=
+	@$(CRASH) full --cycles $(or $(CYCLES),10) $(if $(SEED),--seed $(SEED))
+soak:    ## three nodes under full load, memory and disk over time: MINUTES=10
+	@$(CRASH) soak --minutes $(or $(MINUTES),10)
 damage:    ## damage files of closed nodes and start them: ALONE=200 THREE=50 SEED=
 	@$(CRASH) damage --alone $(or $(ALONE),200) --among-three $(or $(THREE),50) $(if $(SEED),--seed $(SEED))

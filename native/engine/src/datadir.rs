@@ -25,6 +25,7 @@ use crate::error::{Code, Failure};
 use crate::planted::{self, Defect};
 
 const FORMAT: u32 = 1;
+const LOCK: &str = "LOCK";
 const NODE: &str = "node";
 const FORMING: &str = "forming";
 const WAY_OUT: &str = "Restore the directory from a copy, or move it away and start the node empty: it then joins \
@@ -115,15 +116,7 @@ impl DataDir {
 
     /// What [`DataDir::save_forming`] stored. Fails with `Corrupt` or `Io`.
     pub fn load_forming(&self) -> Result<Option<Vec<u8>>, Failure> {
-        let path = self.path.join(FORMING);
-        let Some(data) = read(&path)? else { return Ok(None) };
-        let content = data
-            .split_first_chunk::<4>()
-            .filter(|(stored, content)| u32::from_le_bytes(**stored) == crc32fast::hash(content));
-        match content {
-            Some((_, content)) => Ok(Some(content.to_vec())),
-            None => Err(Failure::new(Code::Corrupt, format!("{} is damaged. {WAY_OUT}", path.display()))),
-        }
+        forming_in(&self.path)
     }
 
     /// Stores `forming`, or removes it, durably. Fails with `Closed` after [`DataDir::unlock`], and `Io`.
@@ -181,18 +174,50 @@ impl DataDir {
     }
 }
 
+/// Keeps nodes out of a data directory that is only looked at; makes no file. `None` when there is no LOCK, so that no node
+/// has it either. Fails with `Locked` and with `Io`.
+pub fn hold(dir: &Path) -> Result<Option<File>, Failure> {
+    let path = dir.join(LOCK);
+    match File::open(&path) {
+        Ok(file) => lock_file(dir, file).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::io(format!("Opening {}", path.display()), &error)),
+    }
+}
+
+/// Who the node in `dir` is, as [`DataDir::identity`], without opening the directory. Fails with `Corrupt` and with `Io`.
+pub fn identity_in(dir: &Path) -> Result<Option<NodeIdentity>, Failure> {
+    let path = dir.join(NODE);
+    read(&path)?.map(|data| parse(&path, &data)).transpose()
+}
+
+/// What [`DataDir::load_forming`] gives, without opening the directory. Fails with `Corrupt` and with `Io`.
+pub fn forming_in(dir: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    let path = dir.join(FORMING);
+    let Some(data) = read(&path)? else { return Ok(None) };
+    let content = data
+        .split_first_chunk::<4>()
+        .filter(|(stored, content)| u32::from_le_bytes(**stored) == crc32fast::hash(content));
+    match content {
+        Some((_, content)) => Ok(Some(content.to_vec())),
+        None => Err(Failure::new(Code::Corrupt, format!("{} is damaged. {WAY_OUT}", path.display()))),
+    }
+}
+
 fn lock(dir: &Path) -> Result<File, Failure> {
-    let path = dir.join("LOCK");
-    let failed = |error: &io::Error| Failure::io(format!("Locking {}", path.display()), error);
+    let path = dir.join(LOCK);
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| failed(&error))?;
+    lock_file(dir, file.map_err(|error| Failure::io(format!("Opening {}", path.display()), &error))?)
+}
+
+fn lock_file(dir: &Path, file: File) -> Result<File, Failure> {
     match file.try_lock_exclusive() {
         Ok(()) => Ok(file),
         Err(error) if error.kind() == fs2::lock_contended_error().kind() => Err(Failure::new(
             Code::Locked,
             format!("The data directory {} is in use by another node, in this process or another.", dir.display()),
         )),
-        Err(error) => Err(failed(&error)),
+        Err(error) => Err(Failure::io(format!("Locking {}", dir.join(LOCK).display()), &error)),
     }
 }
 

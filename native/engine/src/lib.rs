@@ -30,12 +30,14 @@ pub mod kv;
 pub mod limits;
 pub mod machine;
 pub mod node;
+pub mod offline;
 pub mod planted;
 pub mod records;
 pub mod session;
 pub mod snapshot;
 pub mod surroundings;
 pub mod transport;
+pub mod watch;
 pub mod worker;
 
 pub use command::{Command, CommandId};

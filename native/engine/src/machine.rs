@@ -72,7 +72,19 @@ pub trait StateMachine: Send + 'static {
     /// user-visible index of the snapshot. Durable on return when [`StateMachine::checkpoint`] is what makes it so.
     fn install(&mut self, index: u64, payload: &mut dyn io::Read, notes: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure>;
 
+    /// How to open this machine anew, in the same place, should it fail. `None` when the failed call can simply be repeated.
+    fn reviver(&self) -> Option<Box<dyn Reviver>> {
+        None
+    }
+
     /// Makes everything applied so far survive a power cut, or does nothing when the machine holds nothing durable
     /// and is rebuilt from snapshot and log.
     fn checkpoint(&mut self) -> Result<(), Failure>;
+}
+
+/// Opens a machine anew that failed (its disk was full, say) and was dropped.
+pub trait Reviver: Send {
+    /// The machine as its disk has it, which may be less far than it was: [`StateMachine::load_notes`] tells, and the engine gives
+    /// it again what it lacks. Whoever reads sees nothing before it is as far as it was. Fails as opening it does.
+    fn revive(&mut self) -> Result<Box<dyn StateMachine>, Failure>;
 }

@@ -48,6 +48,10 @@ pub struct Member {
     pub dir: PathBuf,
     /// Its process, while it runs.
     pub process: Option<Arc<Process>>,
+    /// How much longer each command takes to be applied, in microseconds.
+    pub slow_us: u64,
+    /// What its environment has beside this process's.
+    pub environment: Vec<(String, String)>,
 }
 
 /// The members, and how to start them.
@@ -77,6 +81,8 @@ impl Cluster {
             listen,
             dir: dir.clone(),
             process: None,
+            slow_us: 0,
+            environment: Vec::new(),
         });
         Ok(Cluster { members: members.collect(), program: program.into(), logs: logs.into(), tuning })
     }
@@ -84,7 +90,7 @@ impl Cluster {
     /// Starts the process of the member at `at`; its node then opens its directory. Fails with `Io`.
     pub fn spawn(&mut self, at: usize) -> Result<Arc<Process>, Failure> {
         let log = self.log(at);
-        let process = Process::start(&self.program, &self.arguments(at), &log)?;
+        let process = Process::start(&self.program, &self.arguments(at), &self.members[at].environment, &log)?;
         self.members[at].process = Some(process.clone());
         Ok(process)
     }
@@ -163,6 +169,7 @@ impl Cluster {
             format!("keep={keep}"),
             format!("log-bytes={log_bytes}"),
             "join-only=false".into(),
+            format!("slow-us={}", member.slow_us),
         ]
     }
 }

@@ -5,6 +5,8 @@
 //!
 //! - [`powercut`]: the power goes while clients write; a [`disk`] keeps what a real one might keep;
 //! - [`damage`]: files of a closed node are cut, flipped, removed;
+//! - [`full`]: a disk is full for a while;
+//! - [`soak`]: memory and disk under load for long;
 //! - [`torture`]: kills, pauses, partitions and wiped nodes, the history checked by [`linear`].
 //!
 //! Everything random comes from one seed ([`rng`]); the timing of processes does not.
@@ -13,14 +15,16 @@
 pub mod cluster;
 pub mod damage;
 pub mod disk;
+pub mod full;
 pub mod ledger;
-pub mod linear;
 pub mod load;
 pub mod node;
 pub mod options;
 pub mod powercut;
 pub mod process;
-pub mod rng;
+pub mod soak;
 pub mod tally;
 pub mod torture;
 pub mod workdir;
+
+pub use quorate_linear::{linear, rng};

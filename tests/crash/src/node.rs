@@ -13,21 +13,24 @@
 //! | `cas key expected value` (expected `-`: absent) | `1`, or `0` and what was there (`-`: nothing) |
 //! | `get key`, `lease key`, `local key` | `value`, or `-` |
 //! | `scan prefix after` (after `-`: from the start), linearizable; `peek prefix after`: this node's own state | `1` when there is more, else `0`; then `key=value` words |
-//! | `status`, `snapshot`, `transfer name` | the status map; nothing |
+//! | `status`, `snapshot`, `transfer name`, `remove name` | the status map; nothing |
+//!
+//! With `slow-us=` above 0 each command takes so many microseconds longer to be applied, and there are no reads.
 //!
 //! The process ends when stdin does, and is killed when the thread that started it ends.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_engine::kv::KvMachine;
 use quorate_engine::kv::op::{Condition, GetAnswer, Read, ScanAnswer, Txn, TxnOutcome};
-use quorate_engine::machine::Outcome;
-use quorate_engine::node::{LeaderEvent, Node, Observer, Reply};
+use quorate_engine::machine::{Applied, Committed, Frozen, Note, Notes, Outcome, StateMachine};
+use quorate_engine::node::{LeaderEvent, Machine, Node, Observer, Reply};
 use quorate_engine::session::Consistency;
 use quorate_engine::{Failure, NodeConfig};
 
@@ -51,7 +54,7 @@ pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let (say, lines) = sync_channel(ANSWERS_MAX);
     let printer = std::thread::spawn(move || print(&lines));
-    let ended = match configure(arguments).and_then(|config| serve(config, &say)) {
+    let ended = match configure(arguments).and_then(|(config, slow)| serve(config, slow, &say)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tell(&say, format!("0 refused {:?} {}", failure.code, one_line(&failure.message)));
@@ -69,7 +72,7 @@ pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
     ended
 }
 
-fn configure(arguments: impl Iterator<Item = String>) -> Result<NodeConfig, Failure> {
+fn configure(arguments: impl Iterator<Item = String>) -> Result<(NodeConfig, Duration), Failure> {
     let mut words: BTreeMap<String, String> = BTreeMap::new();
     for argument in arguments {
         let pair = argument.split_once('=').map(|(name, value)| (name.to_string(), value.to_string()));
@@ -87,17 +90,23 @@ fn configure(arguments: impl Iterator<Item = String>) -> Result<NodeConfig, Fail
     config.log_keep_entries = number(&text("keep")?)?;
     config.log_bytes = number(&text("log-bytes")?)?;
     config.join_only = text("join-only")? == "true";
-    Ok(config)
+    Ok((config, Duration::from_micros(number(&text("slow-us")?)?)))
 }
 
 fn number(text: &str) -> Result<u64, Failure> {
     text.parse().map_err(|_| Failure::invalid(format!("{text:?} is no number.")))
 }
 
-fn serve(config: NodeConfig, say: &SyncSender<String>) -> Result<(), Failure> {
+fn serve(config: NodeConfig, slow: Duration, say: &SyncSender<String>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
     let runtime = runtime.map_err(|error| Failure::io("Starting a runtime", &error))?;
-    let node = Arc::new(Node::start(config, Arc::new(Printer(say.clone())))?);
+    let machine = if slow.is_zero() {
+        Machine::KeyValue
+    } else {
+        let (machine, _) = KvMachine::open(&config.data_dir.join("group-0/state"))?;
+        Machine::Own(Box::new(Slow { machine, each: slow }))
+    };
+    let node = Arc::new(Node::start_with(config, machine, Arc::new(Printer(say.clone())))?);
     tell(say, "0 up".into());
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { break };
@@ -152,6 +161,7 @@ async fn slow(node: Arc<Node>, words: Vec<String>) -> Result<String, Failure> {
         ["scan", prefix, after] => scan(&node, Consistency::Linearizable, prefix, after).await,
         ["peek", prefix, after] => scan(&node, Consistency::Local, prefix, after).await,
         ["snapshot"] => node.snapshot(PATIENCE).await.map(|_| String::new()),
+        ["remove", name] => node.remove_member(name, PATIENCE).await.map(|_| String::new()),
         ["transfer", name] => node.transfer_leader(name, PATIENCE).await.map(|_| String::new()),
         other => Err(Failure::invalid(format!("{other:?} is no operation."))),
     }
@@ -204,6 +214,35 @@ fn print(lines: &Receiver<String>) {
         if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
             return;
         }
+    }
+}
+
+/// A store that takes its time.
+struct Slow {
+    machine: KvMachine,
+    each: Duration,
+}
+
+impl StateMachine for Slow {
+    fn load_notes(&mut self) -> Result<Notes, Failure> {
+        self.machine.load_notes()
+    }
+
+    fn apply(&mut self, commands: &[Committed], notes: &[Note]) -> Result<Applied, Failure> {
+        std::thread::sleep(self.each * commands.len() as u32);
+        self.machine.apply(commands, notes)
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Frozen>, Failure> {
+        self.machine.freeze()
+    }
+
+    fn install(&mut self, index: u64, payload: &mut dyn io::Read, notes: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure> {
+        self.machine.install(index, payload, notes)
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Failure> {
+        self.machine.checkpoint()
     }
 }
 

@@ -32,6 +32,12 @@ pub enum Answer {
     Unknown,
 }
 
+/// What a node's status says is wrong now; what was wrong before stands in it too, in braces.
+pub fn problem(status: &str) -> Option<&str> {
+    let (_, rest) = status.split_once(" :problem \"")?;
+    Some(rest.split("\" :").next().unwrap_or(rest))
+}
+
 impl Answer {
     /// The result, or the failure as a sentence.
     pub fn result(self) -> Result<String, Failure> {
@@ -77,13 +83,23 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with `arguments`, its stderr added to the file `log`. To be called on a thread that outlives the
+    /// Starts `program` with `arguments` and `environment` beside this process's, its stderr added to the file `log`. To be called on a thread that outlives the
     /// process: the process dies with it. Fails with `Io`.
-    pub fn start(program: &Path, arguments: &[String], log: &Path) -> Result<Arc<Process>, Failure> {
+    pub fn start(
+        program: &Path,
+        arguments: &[String],
+        environment: &[(String, String)],
+        log: &Path,
+    ) -> Result<Arc<Process>, Failure> {
         let failed = |error: std::io::Error| Failure::io(format!("Starting {}", program.display()), &error);
         let stderr = File::options().create(true).append(true).open(log).map_err(failed)?;
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        command
+            .args(arguments)
+            .envs(environment.iter().cloned())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr);
         let mut child = command.spawn().map_err(failed)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let pid = Pid::from_child(&child);

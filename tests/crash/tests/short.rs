@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quorate_crash::{damage, disk, powercut, torture};
+use quorate_crash::{damage, disk, full, powercut, soak, torture};
 
 fn program() -> PathBuf {
     env!("CARGO_BIN_EXE_crash-node").into()
@@ -55,6 +55,31 @@ fn what_was_acknowledged_survives_a_power_cut_of_a_disk_with_a_volatile_cache() 
 }
 
 #[test]
+fn a_node_whose_disk_was_full_comes_back_by_itself() {
+    let base = base("full");
+    if let Some(why) = disk::missing(1).or_else(|| disk::refused(&base, 1)) {
+        writeln!(std::io::stderr(), "skipped: {why}").unwrap();
+        return;
+    }
+    let (tally, stop) = (base.join("tally.jsonl"), Arc::new(AtomicBool::new(false)));
+    let plan = full::Plan { program: program(), base, tally, cycles: 1, seed: seed(), stop };
+    let report = full::run(&plan, &|line| println!("{line}")).unwrap();
+    assert_eq!(report.wrong, Vec::<String>::new());
+    assert!(report.cycles == 1 && !report.said.is_empty() && report.acknowledged > 0, "{report:?}");
+}
+
+#[test]
+fn memory_and_disk_stay_bounded_under_load() {
+    let (base, stop) = (base("soak"), Arc::new(AtomicBool::new(false)));
+    let tally = base.join("soak.jsonl");
+    let (time, every) = (Duration::from_secs(20), Duration::from_secs(1));
+    let plan = soak::Plan { program: program(), base, tally, time, every, stop };
+    let report = soak::run(&plan, &|line| println!("{line}")).unwrap();
+    assert_eq!(report.wrong, Vec::<String>::new());
+    assert!(report.samples.len() >= 10 && report.samples.last().unwrap().acknowledged > 1_000, "{report}");
+}
+
+#[test]
 fn damaged_nodes_heal_or_refuse() {
     let (base, stop) = (base("damage"), Arc::new(AtomicBool::new(false)));
     let plan = damage::Plan { program: program(), base, alone: 20, among_three: 5, seed: seed(), stop };
@@ -68,7 +93,9 @@ fn what_clients_see_among_kills_pauses_and_partitions_is_linearizable() {
     let (base, stop) = (base("torture"), Arc::new(AtomicBool::new(false)));
     let tally = base.join("tally.jsonl");
     let (time, round) = (Duration::from_secs(1), Duration::from_secs(8));
-    let plan = torture::Plan { program: program(), base, tally, time, round, seed: seed(), stop };
+    let (clients, keys, kills_percent) = (torture::CLIENTS, torture::KEYS, 0);
+    let (program, seed) = (program(), seed());
+    let plan = torture::Plan { program, base, tally, time, round, clients, keys, kills_percent, seed, stop };
     let report = torture::run(&plan, &|line| println!("{line}")).unwrap();
     assert_eq!(report.wrong, Vec::<String>::new());
     assert!(report.operations > report.unknown + report.failed, "{report}");

@@ -80,9 +80,11 @@ impl KvMachine {
         self.store.sync(meta.batches)?;
         self.meta = meta;
         let mut visible = self.shared.visible.write();
-        (visible.mode, visible.revision, visible.entries) = (Mode::Ready, meta.revision, meta.entries.count);
+        (visible.mode, visible.entries) = (Mode::at(meta.revision, visible.revision), meta.entries.count);
+        visible.revision = visible.revision.max(meta.revision);
+        let shown = visible.revision;
         drop(visible);
-        self.shared.hub.lock().reset(meta.revision);
+        self.shared.hub.lock().reset(shown);
         Ok(())
     }
 }

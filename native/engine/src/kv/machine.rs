@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sled::{Batch, IVec};
@@ -18,7 +18,7 @@ use super::shared::{Mode, Shared};
 use super::snapshot::KvFrozen;
 use super::store::{Store, sled_failure};
 use crate::error::Failure;
-use crate::machine::{Applied, Committed, Frozen, Note, StateMachine};
+use crate::machine::{Applied, Committed, Frozen, Note, Reviver, StateMachine};
 
 /// The key-value store. One thread drives it; [`KvReader`]s read beside it.
 ///
@@ -45,6 +45,17 @@ impl KvMachine {
         let shared = Arc::new(Shared::new(store.db.clone(), meta.revision, meta.entries.count));
         let reader = KvReader::new(shared.clone());
         Ok((KvMachine { store, shared, meta, notes, broken: None, reset }, reader))
+    }
+
+    /// [`KvMachine::open`] for the readers of an earlier machine, which failed and was dropped.
+    fn reopen(dir: &Path, shared: Arc<Shared>) -> Result<KvMachine, Failure> {
+        let Recovered { store, meta, notes, reset } = recover::open(dir)?;
+        let mut visible = shared.visible.write();
+        visible.db = Some(store.db.clone());
+        visible.mode = Mode::at(meta.revision, visible.revision);
+        visible.entries = meta.entries.count;
+        drop(visible);
+        Ok(KvMachine { store, shared, meta, notes, broken: None, reset })
     }
 
     /// Why the store was set aside and started empty when it was opened; `None` when it was not.
@@ -107,11 +118,15 @@ impl KvMachine {
         let mut visible = self.shared.visible.write();
         self.shared.undo.record(&effects.before);
         self.store.commit(effects.batch, &mut meta)?;
-        visible.revision = meta.revision;
+        let before = visible.revision;
+        visible.mode = Mode::at(meta.revision, before);
+        visible.revision = before.max(meta.revision);
         visible.entries = meta.entries.count;
         drop(visible);
-        if meta.revision != self.meta.revision {
-            self.shared.hub.lock().publish(meta.revision, effects.changes);
+        if meta.revision > before {
+            // A machine that was opened anew repeats what was told already.
+            let news = effects.changes.into_iter().filter(|change| change.revision > before);
+            self.shared.hub.lock().publish(meta.revision, news.collect());
         }
         self.meta = meta;
         self.store.pace(meta.batches)
@@ -147,13 +162,33 @@ impl StateMachine for KvMachine {
     fn checkpoint(&mut self) -> Result<(), Failure> {
         self.guarded(|machine| machine.store.sync(machine.meta.batches))
     }
+
+    fn reviver(&self) -> Option<Box<dyn Reviver>> {
+        Some(Box::new(KvReviver { dir: self.store.dir.clone(), shared: self.shared.clone() }))
+    }
+}
+
+/// Opens a store anew that failed.
+struct KvReviver {
+    dir: PathBuf,
+    shared: Arc<Shared>,
+}
+
+impl Reviver for KvReviver {
+    fn revive(&mut self) -> Result<Box<dyn StateMachine>, Failure> {
+        self.shared.visible.write().mode = Mode::Broken("it is being opened again.".into());
+        Ok(Box::new(KvMachine::reopen(&self.dir, self.shared.clone())?))
+    }
 }
 
 impl Drop for KvMachine {
     fn drop(&mut self) {
         self.shared.undo.lose_all(&Failure::closed());
         let mut visible = self.shared.visible.write();
-        visible.mode = Mode::Closed;
+        // One that failed may be opened again.
+        if !matches!(visible.mode, Mode::Broken(_)) {
+            visible.mode = Mode::Closed;
+        }
         visible.db = None;
     }
 }

@@ -18,8 +18,17 @@ pub(super) enum Mode {
     Installing,
     /// The machine failed.
     Broken(String),
+    /// The machine was opened anew and is behind the revision that was visible before.
+    Behind,
     /// The machine was dropped.
     Closed,
+}
+
+impl Mode {
+    /// For a store that is at `revision`, and was at `before` earlier: nobody may see an older state than was seen.
+    pub fn at(revision: u64, before: u64) -> Mode {
+        if revision < before { Mode::Behind } else { Mode::Ready }
+    }
 }
 
 /// What is visible to readers. Applying holds it for writing while a batch goes into sled, so whoever holds it for reading
@@ -28,6 +37,7 @@ pub(super) struct Visible {
     /// `None` after the machine was dropped, so that readers do not keep the directory locked.
     pub db: Option<Db>,
     pub mode: Mode,
+    /// Never falls: what the mode says holds until the store is there again.
     pub revision: u64,
     pub entries: u64,
 }
@@ -39,6 +49,9 @@ impl Visible {
             (Mode::Ready, Some(db)) => Ok(db),
             (Mode::Installing, _) => {
                 Err(Failure::new(Code::Unavailable, "The store is being replaced by a snapshot; try again."))
+            }
+            (Mode::Behind, _) => {
+                Err(Failure::new(Code::Unavailable, "The store was opened anew and catches up; try again."))
             }
             (Mode::Broken(why), _) => {
                 Err(Failure::new(Code::StateMachine, format!("The key-value store failed: {why}")))

@@ -26,7 +26,7 @@ const UNLOCK_POLL: Duration = Duration::from_millis(5);
 /// An open sled database and the files that it consists of.
 pub(super) struct Store {
     pub db: Db,
-    dir: PathBuf,
+    pub dir: PathBuf,
     file: File,
     mark: DurableMark,
     /// Batches up to this one have left sled's own unbounded queue of writes.

@@ -2,8 +2,9 @@
 //!
 //! It takes committed entries in log order, drops what already took effect, numbers the rest, has the machine apply
 //! them together with the bookkeeping, and answers whoever waits on this node. When the machine fails (its disk is
-//! full, say), the thread says so, tries the same work again and again, and consensus goes on meanwhile.
+//! full, say), the thread says so, opens it anew or repeats the work again and again, and consensus goes on meanwhile.
 
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use openraft::storage::RaftLogReader;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::command::CommandId;
 use crate::consensus::log::LogStore;
@@ -19,7 +19,7 @@ use crate::consensus::types::{Entry, LogId, SnapshotMeta, StoredMembership};
 use crate::dedup::Verdict;
 use crate::error::{Code, Failure};
 use crate::limits::BATCH_BYTES_MAX;
-use crate::machine::{Applied as Answer, Committed, StateMachine};
+use crate::machine::{Applied as Answer, Committed, Frozen, Note, Notes, Reviver, StateMachine};
 use crate::node::apply_queue::{ApplyQueue, FrozenState, Work, entry_bytes};
 use crate::node::books::Books;
 use crate::node::observer::Observer;
@@ -27,12 +27,14 @@ use crate::node::pending::{Due, Pending, Reply};
 use crate::node::problems::{Problem, Problems};
 use crate::node::snapshots::UntilClosed;
 use crate::planted::{self, Defect};
-use crate::snapshot::OpenSnapshot;
+use crate::snapshot::{OpenSnapshot, SnapshotDir};
 use crate::surroundings::{Pace, Stage};
+use crate::watch;
 use crate::worker::{Worker, pause};
 
-/// Between attempts of a machine that failed.
+/// Before the first new attempt of a machine that failed; doubles with each further one, up to the longest.
 const RETRY: Duration = Duration::from_millis(500);
+const RETRY_DOUBLINGS_MAX: u32 = 4;
 /// Entries read back from the log at once.
 const RANGE_ENTRIES: u64 = 256;
 
@@ -90,6 +92,17 @@ pub struct Applier {
     /// The membership before the present one.
     former: StoredMembership,
     shared: Arc<Shared>,
+    revival: Option<Revival>,
+    /// Up to where entries, or a snapshot of them, were taken out of the queue.
+    taken: Option<u64>,
+    /// Failures since anything worked.
+    failures: u32,
+}
+
+/// What it takes to open a failed machine anew.
+struct Revival {
+    reviver: Box<dyn Reviver>,
+    snapshots: SnapshotDir,
 }
 
 impl Applier {
@@ -101,7 +114,9 @@ impl Applier {
         shared: Arc<Shared>,
     ) -> Result<Applier, Failure> {
         let books = Books::from_notes(&machine.load_notes()?)?;
-        let mut applier = Applier { machine, books, former: StoredMembership::default(), shared };
+        let taken = books.applied.log_id.map(|log_id| log_id.index);
+        let former = StoredMembership::default();
+        let mut applier = Applier { machine, books, former, shared, revival: None, taken, failures: 0 };
         // Before the snapshot counts: nobody may read what is not installed yet.
         applier.publish();
         if let Some(snapshot) = snapshot {
@@ -112,6 +127,12 @@ impl Applier {
             }
         }
         Ok(applier)
+    }
+
+    /// From now on a machine that fails, and can be, is opened anew; what it lacks then comes from `snapshots` and the log.
+    pub fn reviving(mut self, snapshots: SnapshotDir) -> Applier {
+        self.revival = self.machine.reviver().map(|reviver| Revival { reviver, snapshots });
+        self
     }
 
     /// The books as they are now.
@@ -141,6 +162,12 @@ impl Applier {
     }
 
     async fn work(&mut self, work: Work) {
+        self.taken = self.taken.max(match &work {
+            Work::Entries(entries) => entries.last().map(|entry| entry.log_id.index),
+            Work::Range(_, last) => Some(*last),
+            Work::Install(snapshot) => snapshot.meta.last_log_id.map(|log_id| log_id.index),
+            Work::Freeze(_) => None,
+        });
         match work {
             Work::Entries(entries) => self.apply_merged(entries).await,
             Work::Range(first, last) => self.apply_range(first, last).await,
@@ -162,6 +189,7 @@ impl Applier {
             bytes += more.iter().map(entry_bytes).sum::<usize>();
             entries.extend(more);
         }
+        self.taken = self.taken.max(entries.last().map(|entry| entry.log_id.index));
         self.apply(entries).await;
     }
 
@@ -173,7 +201,9 @@ impl Applier {
             let Some(entries) = self.read_range(next, until).await else { return };
             let Some(last_read) = entries.last() else { return };
             next = last_read.log_id.index + 1;
-            self.apply(entries).await;
+            if !self.apply(entries).await {
+                return;
+            }
         }
     }
 
@@ -189,12 +219,13 @@ impl Applier {
                     self.shared.problems.clear(Problem::Machine);
                     return Some(entries);
                 }
-                Err(failure) => self.bear("reading committed entries back from the log", failure).await?,
+                Err(failure) => self.bear("reading committed entries back from the log", &failure).await?,
             }
         }
     }
 
-    async fn apply(&mut self, entries: Vec<Entry>) {
+    /// False when the entries were not applied: the node closes, or they are in the queue again.
+    async fn apply(&mut self, entries: Vec<Entry>) -> bool {
         let mut round = Round::default();
         for entry in entries {
             // Entries that a snapshot already covers come again after a restart.
@@ -203,11 +234,11 @@ impl Applier {
             }
             if let Err(failure) = self.enter(entry, &mut round) {
                 // A committed entry that cannot be read never can: nothing is applied any more, voting goes on.
-                self.persistently("applying a committed entry", |_| Err::<(), _>(failure.clone())).await;
-                return;
+                while self.bear("applying a committed entry", &failure).await.is_some() {}
+                return false;
             }
         }
-        self.finish(round).await;
+        self.finish(round).await
     }
 
     fn enter(&mut self, entry: Entry, round: &mut Round) -> Result<(), Failure> {
@@ -242,22 +273,26 @@ impl Applier {
         }
     }
 
-    async fn finish(&mut self, mut round: Round) {
+    async fn finish(&mut self, mut round: Round) -> bool {
         if planted::is(Defect::ApplyOutOfOrder) {
             round.disorder();
         }
         self.shared.pace.clone().pass(Stage::Apply).await;
         let notes = match self.books.changes() {
             Ok(notes) => notes,
-            Err(failure) => return self.shared.problems.set(Problem::Machine, failure),
+            Err(failure) => {
+                self.shared.problems.set(Problem::Machine, failure);
+                return true;
+            }
         };
         let answer =
             self.persistently("applying committed commands", |this| this.machine.apply(&round.commands, &notes));
-        let Some(answer) = answer.await else { return };
+        let Some(answer) = answer.await else { return false };
         // What took effect is noted before the low-water mark is published that would call it discarded.
         let due = self.resolve(round, answer);
         self.publish();
         deliver(due, self.shared.observer.as_ref());
+        true
     }
 
     fn resolve(&self, round: Round, answer: Answer) -> Vec<Due> {
@@ -329,10 +364,14 @@ impl Applier {
             let window = self.books.sessions.window(node)?;
             (window.incarnation == incarnation).then_some(window.low)
         });
+        let next = self.books.applied.log_id.map_or(0, |log_id| log_id.index + 1);
         self.shared.progress.send_modify(|progress| {
-            progress.next_log_index = self.books.applied.log_id.map_or(0, |log_id| log_id.index + 1);
-            progress.index = self.books.applied.index;
-            progress.own_low = own_low.unwrap_or(0);
+            // A machine that was opened anew may be behind for a while; what was applied once stays so.
+            if next >= progress.next_log_index {
+                progress.next_log_index = next;
+                progress.index = self.books.applied.index;
+                progress.own_low = own_low.unwrap_or(0);
+            }
         });
     }
 
@@ -340,7 +379,8 @@ impl Applier {
         self.shared.pending.identity() == Some((id.node, id.incarnation))
     }
 
-    /// Tries until it works or the node closes (`None`); the failure shows in the status meanwhile.
+    /// Tries until it works (the failure shows in the status meanwhile), the node closes, or the machine was opened anew and what is
+    /// to be done is in the queue again; `None` in either of the last two cases.
     async fn persistently<T>(
         &mut self,
         doing: &str,
@@ -350,22 +390,82 @@ impl Applier {
             match attempt(self) {
                 Ok(done) => {
                     self.shared.problems.clear(Problem::Machine);
+                    self.failures = 0;
                     return Some(done);
                 }
-                Err(failure) => self.bear(doing, failure).await?,
+                Err(failure) => self.bear(doing, &failure).await?,
+            }
+            if self.revival.is_some() {
+                while let Err(failure) = self.revive() {
+                    self.bear("being opened again", &failure).await?;
+                }
+                return None;
             }
         }
     }
 
+    /// Opens the machine anew and puts what it lacks into the queue.
+    fn revive(&mut self) -> Result<(), Failure> {
+        let Some(revival) = &mut self.revival else { return Ok(()) };
+        // What it holds of its directory must go before that is opened again.
+        self.machine = Box::new(Away);
+        let mut machine = revival.reviver.revive()?;
+        let books = Books::from_notes(&machine.load_notes()?)?;
+        let snapshot = revival.snapshots.latest()?;
+        let snapshot = snapshot.filter(|snapshot| snapshot.meta.last_log_id > books.applied.log_id);
+        let begins = snapshot.as_ref().map_or(books.applied.log_id, |snapshot| snapshot.meta.last_log_id);
+        let next = begins.map_or(0, |log_id| log_id.index + 1);
+        let range = self.taken.filter(|last| *last >= next).map(|last| (next, last));
+        (self.machine, self.books) = (machine, books);
+        if snapshot.is_none() && range.is_none() {
+            self.shared.problems.clear(Problem::Machine);
+        }
+        tracing::warn!("The state machine was opened anew; it is given again what it lacks.");
+        self.shared.queue.put_back(snapshot, range);
+        Ok(())
+    }
+
     /// Reports `failure` and waits before the next attempt; `None` when there is to be none.
-    async fn bear(&mut self, doing: &str, failure: Failure) -> Option<()> {
+    async fn bear(&mut self, doing: &str, failure: &Failure) -> Option<()> {
         if self.shared.queue.is_closed() || failure.code == Code::Closed {
             return None;
         }
         tracing::error!("The state machine failed while {doing}: {failure}");
-        self.shared.problems.set(Problem::Machine, failure);
-        pause(RETRY).await;
+        self.shared.problems.set(Problem::Machine, failure.clone());
+        pause(RETRY * (1 << self.failures.min(RETRY_DOUBLINGS_MAX))).await;
+        self.failures += 1;
         Some(())
+    }
+}
+
+/// Stands for a machine that failed until it was opened anew.
+struct Away;
+
+impl Away {
+    fn failure() -> Failure {
+        Failure::new(Code::Unavailable, "The state machine is being opened again.")
+    }
+}
+
+impl StateMachine for Away {
+    fn load_notes(&mut self) -> Result<Notes, Failure> {
+        Err(Away::failure())
+    }
+
+    fn apply(&mut self, _commands: &[Committed], _notes: &[Note]) -> Result<Answer, Failure> {
+        Err(Away::failure())
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Frozen>, Failure> {
+        Err(Away::failure())
+    }
+
+    fn install(&mut self, _index: u64, _payload: &mut dyn Read, _notes: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure> {
+        Err(Away::failure())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Failure> {
+        Err(Away::failure())
     }
 }
 

@@ -100,6 +100,19 @@ impl ApplyQueue {
         self.filled.notify_one();
     }
 
+    /// Puts back before everything else a snapshot to install, then the committed entries from the first to the last log index; a
+    /// snapshot that waits makes both needless.
+    pub fn put_back(&self, snapshot: Option<OpenSnapshot>, range: Option<(u64, u64)>) {
+        let mut state = self.state.lock();
+        if state.closed || state.work.iter().any(|work| matches!(work, Work::Install(_))) {
+            return;
+        }
+        range.into_iter().for_each(|(first, last)| state.work.push_front(Work::Range(first, last)));
+        snapshot.into_iter().for_each(|snapshot| state.work.push_front(Work::Install(snapshot)));
+        drop(state);
+        self.filled.notify_one();
+    }
+
     /// The next work; waits for it. `None` once closed. For one taker.
     pub async fn next(&self) -> Option<Work> {
         loop {

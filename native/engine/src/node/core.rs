@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::NodeConfig;
@@ -30,6 +30,7 @@ use crate::surroundings::Surroundings;
 use crate::transport::Peers;
 use crate::transport::carried::Carried;
 use crate::transport::wire::Wire;
+use crate::watch;
 
 /// Who this node is, as far as it knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -100,6 +100,12 @@ pub fn founders(data: &DataDir) -> Result<Option<Vec<(String, String)>>, Failure
     Ok(stored.map(|acceptor| acceptor.servers))
 }
 
+/// How many servers found the cluster, by what [`DataDir::load_forming`] gave; 0 for a node that waits to be let into one. Fails
+/// with `Internal` when it cannot be read.
+pub fn founders_stored(stored: &[u8]) -> Result<usize, Failure> {
+    decode::<Acceptor>(stored).map(|acceptor| acceptor.servers.len())
+}
+
 /// Answers phase 1. Fails with `Refused` when this node has a cluster or another list of servers.
 pub fn prepare(core: &Core, request: &Prepare) -> Result<Promise, Failure> {
     check(core, &request.servers)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::config::{NodeConfig, TransportKind};
 use crate::datadir::DataDir;
@@ -40,6 +40,7 @@ use crate::transport::carried::Carried;
 use crate::transport::tls::Tls;
 use crate::transport::wire::{LoopbackTcp, Tcp, Wire};
 use crate::transport::{Identity, Peers, Transport, TransportOptions};
+use crate::watch;
 use crate::worker::Worker;
 
 /// Threads that a node may use to wait for disks (snapshots, opening files).
@@ -144,7 +145,7 @@ fn open_applier(
         pace,
         handed: Mutex::default(),
     });
-    let applier = Applier::open(machine, snapshots.latest()?, shared.clone())?;
+    let applier = Applier::open(machine, snapshots.latest()?, shared.clone())?.reviving(snapshots.clone());
     let books = applier.books();
     *shared.handed.lock() = (books.applied.log_id, books.membership.clone());
     Ok((applier, shared))

@@ -10,7 +10,9 @@ pub mod asks;
 pub mod books;
 mod bootstrap;
 pub mod core;
-mod forming;
+#[cfg(test)]
+mod core_panics;
+pub(crate) mod forming;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod fuzz;

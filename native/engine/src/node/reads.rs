@@ -132,7 +132,7 @@ pub async fn barrier(core: &Arc<Core>, policy: ReadPolicy) -> Result<(), Failure
     };
     if core.host.is_some() {
         let mut applied = core.host_applied.subscribe();
-        applied.wait_for(|applied| *applied >= index).await.map_err(|_| Failure::closed())?;
+        drop(applied.wait_for(|applied| *applied >= index).await.map_err(|_| Failure::closed())?);
     }
     Ok(())
 }

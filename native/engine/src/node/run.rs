@@ -33,10 +33,15 @@ use crate::planted::{self, Defect};
 use crate::snapshot::SnapshotDir;
 use crate::transport::Transport;
 
+/// Beyond every deadline.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How often deadlines are looked at.
 const DEADLINES: Duration = Duration::from_millis(10);
-/// Before a consensus core that stopped by itself is started again.
+/// Before a consensus core that stopped by itself is started again; doubles, up to the longest, with each further time that it
+/// did not last for [`LASTED`]: a node whose disk is full must not disturb the others by standing for election again and again.
 const RESTART: Duration = Duration::from_secs(1);
+const RESTART_LONGEST: Duration = Duration::from_secs(8);
+const LASTED: Duration = Duration::from_secs(30);
 /// How long a node waits to be let in before it asks again.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node that has a new address looks for a leader by itself before it asks others.
@@ -104,17 +109,34 @@ async fn live(core: Arc<Core>, parts: &Parts) {
         core.problems.set(Problem::Bootstrap, failure);
         return std::future::pending().await;
     }
+    let mut wait = RESTART;
     loop {
+        let begun = Instant::now();
         match serve(&core, parts).await {
             Ok(()) => return,
             Err(failure) => {
                 tracing::error!("The consensus core stopped and will be started again: {failure}");
+                if failure.code == Code::Internal {
+                    close_pending(&core);
+                }
                 core.problems.set(Problem::Consensus, failure);
             }
         }
         stop(&core).await;
-        tokio::time::sleep(RESTART).await;
+        if begun.elapsed() >= LASTED {
+            wait = RESTART;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RESTART_LONGEST);
     }
+}
+
+/// After a panic nobody knows what became of what was under way: it is answered so now, not at its deadline.
+fn close_pending(core: &Core) {
+    let end = Instant::now() + FOREVER;
+    let mut due = core.pending.expire(end);
+    due.extend(core.requests.expire(end));
+    applier::deliver(due, core.observer.as_ref());
 }
 
 /// One life of the consensus core. Returns why it ended.
@@ -228,7 +250,7 @@ async fn fatal(raft: RaftNode) -> Failure {
             return Failure::new(Code::Unavailable, format!("{fatal}."));
         }
         if metrics.changed().await.is_err() {
-            return Failure::new(Code::Unavailable, "The consensus core ended.");
+            return Failure::internal("The consensus core panicked.");
         }
     }
 }

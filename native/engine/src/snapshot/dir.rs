@@ -177,6 +177,31 @@ impl SnapshotDir {
     }
 }
 
+/// A snapshot file, and what is in it or wrong with it.
+pub type Checked = (PathBuf, Result<OpenSnapshot, Failure>);
+
+/// Reads and checks every snapshot in `dir`, the oldest first, and changes nothing. Fails with `Io` when the directory cannot be
+/// listed; a directory that is not there has none.
+pub fn check_all(dir: &Path) -> Result<Vec<Checked>, Failure> {
+    let all = match list(dir, SUFFIX) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        all => all.map_err(|error| Failure::io(format!("Listing {}", dir.display()), &error))?,
+    };
+    let check = |path: PathBuf| {
+        let checked = open_whole(&path).and_then(|open| check_name(&path, open));
+        (path, checked)
+    };
+    Ok(all.into_iter().map(check).collect())
+}
+
+fn check_name(path: &Path, open: OpenSnapshot) -> Result<OpenSnapshot, Failure> {
+    let expected = name(&open.meta);
+    if path.file_name().is_some_and(|found| *found == *expected) {
+        return Ok(open);
+    }
+    Err(Failure::new(Code::Corrupt, format!("{} holds the snapshot {expected}: it was renamed.", path.display())))
+}
+
 fn open_whole(path: &Path) -> Result<OpenSnapshot, Failure> {
     let failed = |error: io::Error| Failure::io(format!("Opening {}", path.display()), &error);
     let file = File::open(path).map_err(failed)?;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::consensus::types::SnapshotMeta;
 use crate::error::Failure;
 
-pub use dir::SnapshotDir;
+pub use dir::{Checked, SnapshotDir, check_all};
 pub use format::Payload;
 pub use write::{IncomingSnapshot, SnapshotWriter};
 

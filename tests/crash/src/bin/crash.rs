@@ -1,11 +1,11 @@
-//! `crash powercut|damage|torture [--NAME VALUE]…`: see `tests/README.md`.
+//! `crash powercut|damage|full|soak|torture [--NAME VALUE]…`: see `tests/README.md`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_crash::options::Options;
-use quorate_crash::{damage, disk, powercut, torture, workdir};
+use quorate_crash::{damage, disk, full, powercut, soak, torture, workdir};
 use quorate_engine::Failure;
 
 fn main() -> ExitCode {
@@ -13,8 +13,10 @@ fn main() -> ExitCode {
     let outcome = match words.first().map(String::as_str) {
         Some("powercut") => powercut_main(&words[1..]),
         Some("torture") => torture_main(&words[1..]),
+        Some("soak") => soak_main(&words[1..]),
+        Some("full") => full_main(&words[1..]),
         Some("damage") => damage_main(&words[1..]),
-        _ => Err(Failure::invalid("Say what: powercut, damage or torture.")),
+        _ => Err(Failure::invalid("Say what: powercut, damage, full, soak or torture.")),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -51,13 +53,43 @@ fn powercut_main(words: &[String]) -> Result<bool, Failure> {
     Ok(totals.wrong.is_empty())
 }
 
+fn soak_main(words: &[String]) -> Result<bool, Failure> {
+    let mut options = Options::read(words)?;
+    let (program, base, _) = common(&mut options)?;
+    let time = Duration::from_secs(60 * options.number("minutes", 10)?);
+    options.end()?;
+    let (tally, stop) = (base.join("soak.jsonl"), workdir::stop_flag()?);
+    let every = Duration::from_secs(10);
+    let report = soak::run(&soak::Plan { program, base, tally, time, every, stop }, &|line| println!("{line}"))?;
+    println!("{report}");
+    Ok(report.wrong.is_empty())
+}
+
+fn full_main(words: &[String]) -> Result<bool, Failure> {
+    let mut options = Options::read(words)?;
+    let (program, base, seed) = common(&mut options)?;
+    let cycles = options.number("cycles", 10)?;
+    options.end()?;
+    if let Some(why) = disk::missing(1) {
+        return Err(Failure::invalid(format!("Disks cannot be filled here: {why}.")));
+    }
+    let (tally, stop) = (base.join("tally.jsonl"), workdir::stop_flag()?);
+    let report = full::run(&full::Plan { program, base, tally, cycles, seed, stop }, &|line| println!("{line}"))?;
+    report.said.iter().for_each(|sentence| println!("it said: {sentence}"));
+    println!("{report}");
+    Ok(report.wrong.is_empty())
+}
+
 fn torture_main(words: &[String]) -> Result<bool, Failure> {
     let mut options = Options::read(words)?;
     let (program, base, seed) = common(&mut options)?;
     let time = Duration::from_secs(60 * options.number("minutes", 5)?);
+    let (clients, keys) = (options.number("clients", torture::CLIENTS)?, options.number("keys", torture::KEYS)?);
+    let kills_percent = options.number("kills", 0)?;
     options.end()?;
     let (tally, stop) = (base.join("tally.jsonl"), workdir::stop_flag()?);
-    let plan = torture::Plan { program, base, tally, time, round: torture::ROUND, seed, stop };
+    let round = torture::ROUND;
+    let plan = torture::Plan { program, base, tally, time, round, clients, keys, kills_percent, seed, stop };
     let report = torture::run(&plan, &|line| println!("{line}"))?;
     println!("{report}");
     Ok(report.wrong.is_empty())

@@ -16,10 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_engine::Failure;
+use quorate_engine::offline::Offline;
 
 use crate::cluster::{Cluster, REJOIN, Tuning, eventually, scan, wait_for_vote, wait_for_writes};
 use crate::ledger::{value, whole};
-use crate::process::{Answer, Process};
+use crate::process::{Answer, Process, problem};
 use crate::rng::Rng;
 use crate::workdir::WorkDir;
 use wound::{Wound, copy, hurt};
@@ -160,9 +161,13 @@ fn alone(plan: &Plan, dir: &Path, rng: &Rng, report: &mut Report, say: &dyn Fn(S
         let mut rng = rng.split(trial);
         copy(&masters[(trial % 2) as usize], &data).map_err(|error| Failure::io("Copying a directory", &error))?;
         let wound = hurt(&data, &mut rng).map_err(|error| Failure::io("Damaging a file", &error))?;
+        let sound = verify(&data)?;
         let mut cluster = Cluster::new(&plan.program, &["s"], std::slice::from_ref(&data), dir, tuning())?;
         let fate = start(&mut cluster, 0)?;
         let (wrong, serves) = (report.wrong.len(), fate.last());
+        if sound && let Fate::Refused(why) = &fate {
+            report.wrong.push(format!("{}: `quorate verify` finds no fault, and it refuses: {why}", wound.kind()));
+        }
         report.judge(&wound, fate, WRITES, wound.newest_log);
         if let Some(last) = serves {
             report.works(&wound, cluster.process(0)?.as_ref(), last);
@@ -176,6 +181,13 @@ fn alone(plan: &Plan, dir: &Path, rng: &Rng, report: &mut Report, say: &dyn Fn(S
         }
     }
     Ok(())
+}
+
+/// Whether an offline check finds the directory sound: then a node must start on it.
+fn verify(data: &Path) -> Result<bool, Failure> {
+    let scratch = tempfile::tempdir().map_err(|error| Failure::io("Making a temporary directory", &error))?;
+    let parts = Offline::open(data)?.verify(scratch.path());
+    Ok(parts.iter().all(|part| part.found.is_ok()))
 }
 
 /// The damaged and tried directory, for a person.
@@ -277,11 +289,11 @@ fn start(cluster: &mut Cluster, at: usize) -> Result<Fate, Failure> {
 
 fn serves_or_says_why(process: &Process) -> Option<Fate> {
     let problem = match process.call("status", BOUND) {
-        Answer::Ok(status) => status.split_once(":problem \"").map(|(_, rest)| rest.to_string()),
+        Answer::Ok(status) => problem(&status).map(str::to_string),
         _ => None,
     };
     if let Some(problem) = problem {
-        return Some(Fate::Refused(problem.split("\" :").next().unwrap_or_default().to_string()));
+        return Some(Fate::Refused(problem));
     }
     scan(process, "scan", PREFIX).ok().map(Fate::Serves)
 }

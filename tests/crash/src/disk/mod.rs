@@ -10,6 +10,8 @@
 pub mod ext4;
 pub mod lossy;
 
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use quorate_engine::Failure;
@@ -21,6 +23,9 @@ use lossy::Lossy;
 
 /// Size of one disk, in bytes.
 pub const DISK_BYTES: u64 = 96 << 20;
+
+/// The file that fills a disk.
+const FILLER: &str = "filler";
 
 /// A file system that is mounted, or can be again.
 pub struct Disk {
@@ -59,15 +64,20 @@ pub fn refused(dir: &Path, level: u32) -> Option<String> {
 impl Disk {
     /// Makes and mounts a disk called `name` in `dir`. `level` is 1 or 2. Fails with `Io`, or with what a tool said.
     pub fn new(dir: &Path, name: &str, level: u32) -> Result<Disk, Failure> {
+        Disk::sized(dir, name, level, DISK_BYTES)
+    }
+
+    /// [`Disk::new`] with `bytes` bytes on it.
+    pub fn sized(dir: &Path, name: &str, level: u32, bytes: u64) -> Result<Disk, Failure> {
         let point = dir.join(name);
         std::fs::create_dir_all(&point).map_err(|error| Failure::io("Making a mount point", &error))?;
-        let lossy = if level == 2 { Some(Lossy::new(&dir.join(format!("{name}.served")), DISK_BYTES)?) } else { None };
+        let lossy = if level == 2 { Some(Lossy::new(&dir.join(format!("{name}.served")), bytes)?) } else { None };
         let image = match &lossy {
             Some(lossy) => lossy.file(),
             None => dir.join(format!("{name}.img")),
         };
         if lossy.is_none() {
-            let file = std::fs::File::create(&image).and_then(|file| file.set_len(DISK_BYTES));
+            let file = std::fs::File::create(&image).and_then(|file| file.set_len(bytes));
             file.map_err(|error| Failure::io("Making a disk's file", &error))?;
         }
         let mut disk = Disk { image, point, lossy, device: None, mounted: false, repairs: 0 };
@@ -75,6 +85,31 @@ impl Disk {
         run("mkfs.ext4", &["-q", "-F", "-m", "0", disk.device()])?;
         disk.mount()?;
         Ok(disk)
+    }
+
+    /// Takes all room that is left, until [`Disk::free`]. Fails with `Io` for any other reason than that there is none.
+    pub fn fill(&self) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| Failure::io("Filling a disk", &error);
+        let mut file = File::options().create(true).append(true).open(self.point.join(FILLER)).map_err(failed)?;
+        let block = vec![0xaa; 1 << 16];
+        let mut len = block.len();
+        // Ever smaller pieces: the last of them is smaller than any file system's block.
+        while len >= 512 {
+            match file.write(&block[..len]) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => len /= 2,
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the room back that [`Disk::fill`] took. Fails with `Io`.
+    pub fn free(&self) -> Result<(), Failure> {
+        match std::fs::remove_file(self.point.join(FILLER)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Failure::io("Freeing a disk", &error)),
+            _ => Ok(()),
+        }
     }
 
     /// Where it is mounted.

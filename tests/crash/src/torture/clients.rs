@@ -13,8 +13,6 @@ use super::history::{Line, Status};
 use crate::process::{self, Answer, Process};
 use crate::rng::Rng;
 
-/// Keys that are in use at a time.
-const KEYS: u64 = 5;
 /// How long a set of keys is used: short histories are checked fast, and each still meets several faults.
 const KEYS_MS: u64 = 1_500;
 /// Pause of a client whose node is away, or failed.
@@ -30,6 +28,8 @@ struct Shared {
     /// What was last seen of a key, so that comparisons succeed now and then.
     seen: Mutex<HashMap<String, String>>,
     numbers: AtomicU64,
+    /// Keys that are in use at a time.
+    keys: u64,
     stop: AtomicBool,
 }
 
@@ -40,13 +40,14 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Starts `each` clients for every node. Fails with `Io`.
-    pub fn start(processes: &Processes, each: usize, rng: &Rng) -> Result<Clients, Failure> {
+    /// Starts `each` clients for every node, on `keys` keys at a time. Fails with `Io`.
+    pub fn start(processes: &Processes, each: usize, keys: u64, rng: &Rng) -> Result<Clients, Failure> {
         let shared = Arc::new(Shared {
             processes: processes.clone(),
             begin: Instant::now(),
             seen: Mutex::default(),
             numbers: AtomicU64::new(1),
+            keys,
             stop: AtomicBool::new(false),
         });
         let mut clients = Clients { shared: shared.clone(), threads: Vec::new() };
@@ -137,16 +138,16 @@ impl Shared {
 
     fn next(&self, rng: &mut Rng, client: u64, number: usize) -> Line {
         let set = self.now_ns() / 1_000_000 / KEYS_MS;
-        let key = format!("t/{set:05}/{}", rng.below(KEYS));
+        let key = format!("t/{set:05}/{}", rng.below(self.keys));
         let value = Some(format!("{client}.{number}"));
         let line = Line { key, ..empty() };
         match rng.below(100) {
-            0..35 => Line { op: "put".into(), value, ..line },
-            35..60 => {
+            0..25 => Line { op: "put".into(), value, ..line },
+            25..42 => {
                 let seen = self.seen.lock().get(&line.key).cloned();
                 Line { op: "cas".into(), value, expected: Some(seen.unwrap_or("-".into())), ..line }
             }
-            60..70 => Line { op: "lease".into(), ..line },
+            42..52 => Line { op: "lease".into(), ..line },
             _ => Line { op: "get".into(), ..line },
         }
     }

@@ -7,8 +7,11 @@ use std::time::Duration;
 use quorate_engine::Failure;
 
 use super::clients::Processes;
+use super::clock::Clock;
 use super::proxy::Network;
 use crate::cluster::{Cluster, REJOIN, START_PATIENCE, wait_for_vote, wait_for_writes};
+use crate::disk::Disk;
+use crate::process;
 use crate::rng::Rng;
 
 /// How long everything may take to work again once nothing is broken: the bound on progress.
@@ -24,6 +27,12 @@ pub struct Victim {
     pub processes: Processes,
     /// Faults done so far, by kind.
     pub counts: BTreeMap<&'static str, u64>,
+    /// The disks of the nodes, where each has one of its own.
+    pub disks: Vec<Disk>,
+    /// The clocks of those nodes that have one of their own.
+    pub clocks: BTreeMap<usize, Clock>,
+    /// Of a hundred faults so many are kills, beside those among the others.
+    pub kills_percent: u64,
     paused: Vec<usize>,
 }
 
@@ -31,7 +40,16 @@ impl Victim {
     /// Takes `cluster`, whose addresses `network` stands for.
     pub fn new(cluster: Cluster, network: Arc<Network>) -> Victim {
         let processes = (0..cluster.members.len()).map(|_| parking_lot::RwLock::new(None)).collect();
-        Victim { cluster, network, processes: Arc::new(processes), counts: BTreeMap::new(), paused: Vec::new() }
+        Victim {
+            cluster,
+            network,
+            processes: Arc::new(processes),
+            counts: BTreeMap::new(),
+            disks: Vec::new(),
+            clocks: BTreeMap::new(),
+            kills_percent: 0,
+            paused: Vec::new(),
+        }
     }
 
     /// Starts the node at `at`, if it does not run. Fails when it refuses.
@@ -51,6 +69,7 @@ impl Victim {
     /// Makes everything whole: links, paused and dead nodes. Fails when a node refuses to start.
     pub fn repair(&mut self, reset: bool) -> Result<(), Failure> {
         self.network.heal();
+        self.disks.iter().try_for_each(Disk::free)?;
         if reset {
             self.network.reset();
         }
@@ -78,8 +97,18 @@ impl Victim {
     pub fn torment(&mut self, rng: &mut Rng) -> Result<(), Failure> {
         let some = rng.below(self.cluster.members.len() as u64) as usize;
         let one = self.cluster.leader().filter(|_| rng.chance(50)).unwrap_or(some);
-        match rng.below(100) {
+        if rng.chance(self.kills_percent) {
+            self.kill(&[one]);
+            std::thread::sleep(Duration::from_millis(rng.range(10, 200)));
+            self.repair(false)?;
+            std::thread::sleep(Duration::from_millis(rng.range(0, 400)));
+            return Ok(());
+        }
+        match rng.below(112) {
             0..22 => self.kill(&[one]),
+            100..104 => self.fill(one)?,
+            104..109 => self.jump(one, rng)?,
+            109..112 => self.replace(one)?,
             22..27 => self.kill(&(0..self.cluster.members.len()).collect::<Vec<_>>()),
             27..34 => self.kill(&self.majority(rng)),
             34..50 => self.pause(one)?,
@@ -103,6 +132,35 @@ impl Victim {
         Ok(())
     }
 
+    /// Takes the room on a node's disk away, until the next repair.
+    fn fill(&mut self, at: usize) -> Result<(), Failure> {
+        if let Some(disk) = self.disks.get(at) {
+            disk.fill()?;
+            self.count("disk full");
+        }
+        Ok(())
+    }
+
+    fn jump(&mut self, at: usize, rng: &mut Rng) -> Result<(), Failure> {
+        if let Some(clock) = self.clocks.get(&at) {
+            clock.jump(rng)?;
+            self.count("clock jump");
+        }
+        Ok(())
+    }
+
+    /// Removes a member from the cluster; it comes back with an empty disk. Nothing else is broken meanwhile.
+    fn replace(&mut self, at: usize) -> Result<(), Failure> {
+        self.repair(false)?;
+        self.wait_for_progress()?;
+        let name = self.cluster.members[at].name.clone();
+        let other = self.cluster.process((at + 1) % self.cluster.members.len())?;
+        // It may be in doubt whether it was removed; it comes back in either case.
+        drop(other.call(&format!("remove {name}"), process::PATIENCE));
+        self.count("member removed");
+        self.come_back_empty(at)
+    }
+
     fn count(&mut self, kind: &'static str) {
         *self.counts.entry(kind).or_default() += 1;
     }
@@ -118,10 +176,14 @@ impl Victim {
             if self.cluster.members[*at].process.is_some() {
                 self.count("kill -9");
             }
-            *self.processes[*at].write() = None;
-            self.paused.retain(|paused| paused != at);
-            self.cluster.kill(*at);
+            self.kill_quietly(*at);
         }
+    }
+
+    fn kill_quietly(&mut self, at: usize) {
+        *self.processes[at].write() = None;
+        self.paused.retain(|paused| *paused != at);
+        self.cluster.kill(at);
     }
 
     fn pause(&mut self, at: usize) -> Result<(), Failure> {
@@ -185,8 +247,12 @@ impl Victim {
     fn wipe(&mut self, at: usize, rng: &mut Rng) -> Result<(), Failure> {
         self.repair(rng.chance(50))?;
         self.wait_for_progress()?;
-        self.kill(&[at]);
         self.count("wiped");
+        self.come_back_empty(at)
+    }
+
+    fn come_back_empty(&mut self, at: usize) -> Result<(), Failure> {
+        self.kill_quietly(at);
         let dir = &self.cluster.members[at].dir;
         std::fs::remove_dir_all(dir).map_err(|error| Failure::io("Wiping a node", &error))?;
         self.start(at)?;

@@ -5,6 +5,7 @@
 //! history is then checked key by key.
 
 pub mod clients;
+pub mod clock;
 pub mod faults;
 pub mod history;
 pub mod proxy;
@@ -20,18 +21,24 @@ use quorate_engine::Failure;
 use serde::Serialize;
 
 use crate::cluster::{Cluster, Tuning};
+use crate::disk::{self, Disk};
 use crate::rng::Rng;
 use crate::tally::Tally;
 use crate::workdir::WorkDir;
 use clients::Clients;
+use clock::Clock;
 use faults::Victim;
 use history::{Line, Status};
 use proxy::Network;
 
 /// How long the faults of one round go on.
 pub const ROUND: Duration = Duration::from_secs(25);
-/// Clients of each node.
-const CLIENTS: usize = 3;
+/// Clients of each node, unless a run is told otherwise.
+pub const CLIENTS: u64 = 12;
+/// Keys in use at a time, unless a run is told otherwise.
+pub const KEYS: u64 = 30;
+/// Room on a node's own disk, in bytes: a few times what it keeps.
+const DISK_BYTES: u64 = 64 << 20;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// What a run is told.
@@ -46,6 +53,12 @@ pub struct Plan {
     pub time: Duration,
     /// How long the faults of a round go on.
     pub round: Duration,
+    /// Clients of each node.
+    pub clients: u64,
+    /// Keys in use at a time.
+    pub keys: u64,
+    /// Of a hundred faults so many are kills, beside those among the others.
+    pub kills_percent: u64,
     /// Where the random numbers begin.
     pub seed: u64,
     /// Ends the run early.
@@ -71,6 +84,8 @@ pub struct Report {
     pub longest_unavailability_ms: u64,
     /// Connections that the network carried.
     pub connections: u64,
+    /// Faults that are not possible here, and why.
+    pub skipped: BTreeSet<String>,
     /// What was wrong, in sentences.
     pub wrong: Vec<String>,
 }
@@ -84,7 +99,8 @@ impl fmt::Display for Report {
             self.rounds, self.operations, self.unknown, self.failed
         )?;
         write!(f, "{} elections, longest unavailability {} ms, ", self.elections, self.longest_unavailability_ms)?;
-        write!(f, "faults: {}; {} wrong", faults.join(", "), self.wrong.len())
+        write!(f, "faults: {}; {} wrong", faults.join(", "), self.wrong.len())?;
+        self.skipped.iter().try_for_each(|why| write!(f, "; skipped: {why}"))
     }
 }
 
@@ -140,6 +156,7 @@ impl Report {
         self.connections += one.connections;
         self.longest_unavailability_ms = self.longest_unavailability_ms.max(one.longest_unavailability_ms);
         one.faults.iter().for_each(|(kind, count)| *self.faults.entry(kind.clone()).or_default() += count);
+        self.skipped.extend(one.skipped.iter().cloned());
         self.wrong.extend(one.wrong.iter().cloned());
     }
 
@@ -152,16 +169,26 @@ impl Report {
 
 fn round(plan: &Plan, dir: &Path, nodes: usize, rng: &mut Rng) -> Result<Report, Failure> {
     let names = &NAMES[..nodes];
-    let dirs: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
+    let mut report = Report::default();
+    let disks = own_disks(dir, names, rng, &mut report)?;
+    let dirs: Vec<PathBuf> = match disks.is_empty() {
+        true => names.iter().map(|name| dir.join(name)).collect(),
+        false => disks.iter().map(|disk| disk.point().join("data")).collect(),
+    };
     let mut cluster = Cluster::new(&plan.program, names, &dirs, dir, Tuning::default())?;
     let listens: Vec<String> = cluster.members.iter().map(|member| member.listen.clone()).collect();
     let (network, addresses) = Network::start(&listens)?;
     cluster.members.iter_mut().zip(addresses).for_each(|(member, address)| member.address = address);
     let mut victim = Victim::new(cluster, network);
-    let mut report = Report::default();
+    victim.disks = disks;
+    victim.kills_percent = plan.kills_percent;
+    match clock::library() {
+        Ok(library) => own_clocks(&mut victim, dir, &library)?,
+        Err(why) => drop(report.skipped.insert(why)),
+    }
     victim.repair(false)?;
     victim.wait_for_progress()?;
-    let mut clients = Clients::start(&victim.processes, CLIENTS, rng)?;
+    let mut clients = Clients::start(&victim.processes, plan.clients as usize, plan.keys, rng)?;
     let outcome = torment(plan, &mut victim, rng);
     let end_ns = clients.now_ns();
     let mut lines = clients.stop()?;
@@ -179,6 +206,27 @@ fn round(plan: &Plan, dir: &Path, nodes: usize, rng: &mut Rng) -> Result<Report,
     report.longest_unavailability_ms = history::longest_gap(&lines, end_ns).as_millis() as u64;
     report.connections = victim.network.carried();
     Ok(report)
+}
+
+/// In half of the rounds each node has a small disk of its own, which can be full.
+fn own_disks(dir: &Path, names: &[&str], rng: &mut Rng, report: &mut Report) -> Result<Vec<Disk>, Failure> {
+    if let Some(why) = disk::missing(1).or_else(|| disk::refused(dir, 1)) {
+        report.skipped.insert(format!("disks are never full: {why}"));
+        return Ok(Vec::new());
+    }
+    let made = names.iter().map(|name| Disk::sized(dir, name, 1, DISK_BYTES));
+    if rng.chance(50) { made.collect() } else { Ok(Vec::new()) }
+}
+
+/// Every other node goes by a clock of its own.
+fn own_clocks(victim: &mut Victim, dir: &Path, library: &Path) -> Result<(), Failure> {
+    for at in (0..victim.cluster.members.len()).step_by(2) {
+        let member = &mut victim.cluster.members[at];
+        let clock = Clock::new(&dir.join(format!("{}.clock", member.name)))?;
+        member.environment = clock.environment(library);
+        victim.clocks.insert(at, clock);
+    }
+    Ok(())
 }
 
 /// Faults, then none; then every node must make progress.

@@ -20,6 +20,7 @@
 mod files;
 mod guard;
 mod marks;
+mod offline;
 mod on_disk;
 mod options;
 mod plants;
@@ -31,7 +32,7 @@ mod store;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
-mod traits;
+pub(crate) mod traits;
 mod writer;
 
 /// The file system that raft-engine writes through: what a simulated disk implements for [`LogStore::open_on`].
@@ -39,5 +40,6 @@ pub mod env {
     pub use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
 }
 
+pub use offline::OfflineLog;
 pub use options::{LogOptions, LogStats};
 pub use store::{Extent, LogStore};

@@ -27,20 +27,22 @@ use crate::planted::{self, Defect};
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
 const VERSION: u64 = 2;
 const NO_ALIGNMENT: u64 = 0;
-const FILE_HEADER: usize = MAGIC.len() + 8 + 8;
-const BATCH_HEADER: usize = 16;
+pub(super) const FILE_HEADER: usize = MAGIC.len() + 8 + 8;
+pub(super) const BATCH_HEADER: usize = 16;
 const CHECKSUM: usize = 4;
 
-const ENTRIES: u8 = 1;
-const COMMAND: u8 = 2;
-const KEY_VALUE: u8 = 3;
-const COMPACT: u8 = 2;
+pub(super) const ENTRIES: u8 = 1;
+pub(super) const COMMAND: u8 = 2;
+pub(super) const KEY_VALUE: u8 = 3;
+pub(super) const COMPACT: u8 = 2;
 const PUT: u8 = 1;
 
 /// One whole batch.
-struct Batch {
-    len: usize,
-    marks: Marks,
+pub(super) struct Batch {
+    pub len: usize,
+    /// Where its items begin; they end before the checksum.
+    pub footer: usize,
+    pub marks: Marks,
 }
 
 /// What a file holds, up to its end or its first broken batch.
@@ -116,6 +118,19 @@ pub(super) fn verify<F: FileSystem>(
     }
 }
 
+/// Removes the newest of the verified `files` when it has no whole header: the disk was full, or the power went, when it was begun,
+/// and there is nothing in it. raft-engine would go on in it, in an older format without signatures. Fails with `Io`.
+pub(super) fn remove_headless<F: FileSystem>(file_system: &F, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let Some(newest) = files.last() else { return Ok(()) };
+    let failed = |error: std::io::Error| Failure::io(format!("Removing {}", newest.display()), &error);
+    let head = read_file(file_system, newest, FILE_HEADER as u64).map_err(failed)?;
+    if !file_header(&head) {
+        file_system.delete(newest).map_err(failed)?;
+        files.pop();
+    }
+    Ok(())
+}
+
 /// Judges a file by what the one before it ended with.
 fn judge(path: &Path, file: &Found, before: Option<u64>) -> Result<(), Failure> {
     if let (Some(before), Some(first)) = (before, file.first_seq)
@@ -142,7 +157,7 @@ fn judge(path: &Path, file: &Found, before: Option<u64>) -> Result<(), Failure> 
     }
 }
 
-fn damaged(path: &Path, offset: usize) -> Failure {
+pub(super) fn damaged(path: &Path, offset: usize) -> Failure {
     corrupt(format!("{} is damaged at offset {offset}.", path.display()))
 }
 
@@ -192,7 +207,7 @@ fn synced_behind(data: &[u8], from: usize, seq: u64, group: u64) -> Option<u64> 
 }
 
 /// The batch at `at`, when it is whole.
-fn batch(data: &[u8], at: usize, seq: u64, group: u64) -> Option<Batch> {
+pub(super) fn batch(data: &[u8], at: usize, seq: u64, group: u64) -> Option<Batch> {
     let head = number(data, at)?;
     let (len, compression) = ((head >> 8) as usize, head as u8);
     if compression != 0 || len <= BATCH_HEADER + CHECKSUM || len > data.len() - at {
@@ -206,7 +221,7 @@ fn batch(data: &[u8], at: usize, seq: u64, group: u64) -> Option<Batch> {
     if footer > BATCH_HEADER {
         checked(&data[at + BATCH_HEADER..at + footer], 0)?;
     }
-    Some(Batch { len, marks: find_marks(items, group)? })
+    Some(Batch { len, footer, marks: find_marks(items, group)? })
 }
 
 /// `data` without the checksum at its end, when that is right.
@@ -241,16 +256,16 @@ fn find_marks(items: &[u8], group: u64) -> Option<Marks> {
 }
 
 /// Walks through the items of a batch.
-struct Items<'a>(&'a [u8]);
+pub(super) struct Items<'a>(pub &'a [u8]);
 
 impl<'a> Items<'a> {
-    fn byte(&mut self) -> Option<u8> {
+    pub fn byte(&mut self) -> Option<u8> {
         let (byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*byte)
     }
 
-    fn varint(&mut self) -> Option<u64> {
+    pub fn varint(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -287,7 +302,7 @@ impl<'a> Items<'a> {
         Some(())
     }
 
-    fn key_value(&mut self) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+    pub fn key_value(&mut self) -> Option<(&'a [u8], Option<&'a [u8]>)> {
         let kind = self.byte()?;
         let key = self.bytes()?;
         Some((key, if kind == PUT { Some(self.bytes()?) } else { None }))

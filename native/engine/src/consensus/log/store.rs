@@ -254,8 +254,9 @@ fn prepare<F: FileSystem + 'static>(
 ) -> Result<Opened<F>, Failure> {
     make_dir(disk, dir).map_err(|error| Failure::io(format!("Making the log directory {}", dir.display()), &error))?;
     check_unlocked(dir)?;
-    let files = scan::list(dir)?;
+    let mut files = scan::list(dir)?;
     scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
+    scan::remove_headless(file_system.as_ref(), &mut files.live)?;
     let seen = Arc::new(Seen::default());
     let guard = Guard { inner: file_system.clone(), seen: seen.clone() };
     let engine = open_engine(dir, options, guard, threads)?;

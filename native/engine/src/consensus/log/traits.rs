@@ -190,6 +190,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
+        #[cfg(test)]
+        panics::in_time(&self.inner.dir);
         let entries: Vec<Entry> = entries.into_iter().collect();
         let Some(tail) = entries.last().map(|entry| entry.log_id) else {
             callback.io_completed(Ok(()));
@@ -217,5 +219,21 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             Ok(Operation::Purge { upto: log_id })
         });
         Ok(submitted.await?)
+    }
+}
+
+/// The call comes from openraft's core itself, so a panic here is one of the core.
+#[cfg(test)]
+pub(crate) mod panics {
+    use std::path::{Path, PathBuf};
+
+    use parking_lot::Mutex;
+
+    /// The log whose next append panics.
+    pub static NEXT: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+    pub fn in_time(dir: &Path) {
+        let next = NEXT.lock().take_if(|next| next == dir);
+        assert!(next.is_none(), "planted");
     }
 }

@@ -226,3 +226,32 @@ fn watches_are_bounded_and_their_keys_checked() {
     assert!(reader.unwatch(ids[0]));
     assert!(reader.watch(0, false, b"", sink).is_ok());
 }
+
+#[test]
+fn a_store_that_is_opened_anew_further_back_shows_and_tells_nothing_old() {
+    let (root, mut machine, reader) = fresh();
+    let old = tempfile::tempdir().unwrap();
+    put(&mut machine, 1, "k", "1");
+    machine.checkpoint().unwrap();
+    copy_store(root.path(), old.path());
+    put(&mut machine, 2, "k", "2");
+    put(&mut machine, 3, "k", "3");
+    let sink = Sink::wide();
+    reader.watch(0, true, b"k", sink.clone()).unwrap();
+    let mut reviver = machine.reviver().unwrap();
+    drop(machine);
+    std::fs::remove_dir_all(root.path()).unwrap();
+    copy_store(old.path(), root.path());
+    let mut machine = reviver.revive().unwrap();
+    let get_k = || reader.read(&crate::kv::op::Read::Get { key: "k".into() }.encode());
+    let txn = |value: &'static str| Txn::put("k", value).encode().unwrap();
+    for (revision, value) in [(2, "2"), (3, "3")] {
+        assert_eq!(get_k().unwrap_err().code, Code::Unavailable, "an older state is shown before {revision}");
+        assert_eq!(reader.revision(), 3);
+        machine.apply(&[committed(revision, txn(value))], &[]).unwrap();
+    }
+    assert_eq!(get(&reader, b"k").found.unwrap().value, "3");
+    assert_eq!(sink.take(), [], "told twice");
+    machine.apply(&[committed(4, txn("4"))], &[]).unwrap();
+    assert_eq!(sink.take(), [was_put(4, "k", 1, "4")]);
+}

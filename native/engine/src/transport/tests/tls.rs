@@ -42,24 +42,24 @@ impl World {
     }
 }
 
-pub fn wire(files: TlsFiles) -> Tls {
+pub(super) fn wire(files: TlsFiles) -> Tls {
     Tls::new(files, Box::new(|_| ())).unwrap()
 }
 
-pub async fn serve_on(wire: &dyn Wire, echo: &Arc<Echo>) -> Transport {
+pub(super) async fn serve_on(wire: &dyn Wire, echo: &Arc<Echo>) -> Transport {
     let options = TransportOptions { connections_max: 64, handshake: Duration::from_millis(1500) };
     Transport::listen_on(wire, HERE, Arc::new(EchoService(echo.clone())), options).await.unwrap()
 }
 
-pub fn echo() -> Arc<Echo> {
+pub(super) fn echo() -> Arc<Echo> {
     Arc::new(Echo::new(identity(1, Some(7))))
 }
 
-pub fn peers_over(wire: impl Wire) -> Peers {
+pub(super) fn peers_over(wire: impl Wire) -> Peers {
     Peers::over(Arc::new(wire), || identity(2, Some(7)))
 }
 
-pub async fn call(peers: &Peers, address: &str) -> Result<Bytes, Failure> {
+pub(super) async fn call(peers: &Peers, address: &str) -> Result<Bytes, Failure> {
     peers.call(address, None, ECHO, Bytes::from_static(b"hi"), SOON).await
 }
 

@@ -205,6 +205,27 @@ async fn a_full_disk_is_reported_and_reopening_goes_on_when_there_is_space() {
     assert_eq!(read(&mut store, 0..=9).await, [entries(1, 0..=3), entries(2, 4..=5)].concat());
 }
 
+/// raft-engine goes on in a file whose header is missing, in its first format, which has no signatures: the next start found
+/// damage at offset 0 and refused. A full disk left such a file when the log changed files.
+#[tokio::test]
+async fn a_newest_file_without_a_header_is_begun_anew() {
+    for header in [&b""[..], b"RAFT-LOG", &[0; 200]] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        append(&mut store, entries(1, 0..=3)).await;
+        store.close();
+        std::fs::write(dir.path().join("0000000000000002.raftlog"), header).unwrap();
+        for life in 1..=3 {
+            let mut store = open(dir.path());
+            let next = 4 * life;
+            append(&mut store, (next..next + 4).map(|index| entry(1, index, 20 << 10)).collect()).await;
+            assert_eq!(read(&mut store, 0..=3).await, entries(1, 0..=3));
+            assert_eq!(ends(&mut store).await, (None, Some(next + 3)));
+            store.close();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_disk_that_fails_at_open_fails_the_open() {
     let dir = tempfile::tempdir().unwrap();

@@ -74,7 +74,7 @@ fn fuzz_append_answers() {
 #[test]
 fn fuzz_rare_messages() {
     let stored = StoredMembership::new(Some(log_id(3)), membership());
-    let meta = SnapshotMeta { last_log_id: Some(log_id(9)), last_membership: stored, ..SnapshotMeta::default() };
+    let meta = SnapshotMeta { last_log_id: Some(log_id(9)), last_membership: stored };
     let request = VoteRequest::<TypeConfig>::new(vote(), Some(log_id(9)));
     let answer = VoteResponse::<TypeConfig>::new(vote(), Some(log_id(9)), true);
     let samples = [
