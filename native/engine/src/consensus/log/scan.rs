@@ -14,9 +14,11 @@
 //! newest, it is damage when a whole batch behind it knows it as durable (see [`super::marks`]), and torn otherwise.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::env::FileSystem;
+use super::env::{FileSystem, Handle, Permission};
 use super::files::{append_name, append_seq};
 use super::guard::read_file;
 use super::marks::{self, Marks};
@@ -129,6 +131,26 @@ pub(super) fn remove_headless<F: FileSystem>(file_system: &F, files: &mut Vec<Pa
         files.pop();
     }
     Ok(())
+}
+
+/// Writes what is in the newest two of `files` again, as it is, and syncs it. After a sync that failed, the page cache holds what
+/// the disk does not, and no later sync writes it: read back, it would be vouched for and lost at the next power cut. What
+/// is older was synced when its file was closed, or else nothing after it was acknowledged. Fails with `Io`.
+pub(super) fn write_again<F: FileSystem>(file_system: &F, files: &[PathBuf]) -> Result<(), Failure> {
+    for path in files.iter().rev().take(2) {
+        write_file_again(file_system, path)
+            .map_err(|error| Failure::io(format!("Writing {} again", path.display()), &error))?;
+    }
+    Ok(())
+}
+
+fn write_file_again<F: FileSystem>(file_system: &F, path: &Path) -> std::io::Result<()> {
+    let data = read_file(file_system, path, u64::MAX)?;
+    // Behind the last batch there are zeroes, made ready.
+    let used = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let handle = Arc::new(file_system.open(path, Permission::ReadWrite)?);
+    file_system.new_writer(handle.clone())?.write_all(&data[..used])?;
+    handle.sync()
 }
 
 /// Judges a file by what the one before it ended with.
