@@ -1,5 +1,5 @@
 # The commands of this project. Each says what it lacks and stops; `make deps` installs it where it can.
-.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage full soak verify-data
+.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage full soak fuzz verify-data
 .DEFAULT_GOAL := help
 
 help:    ## what there is
@@ -34,6 +34,9 @@ verify-data:    ## check the data directory of a node that does not run: DIR=
 CRASH = cargo build --locked --release -p quorate-crash && target/release/crash
 powercut:    ## cut the power of real disks under load (root): CYCLES=100 LEVEL=1 or 2, SEED=
 	@$(CRASH) powercut --cycles $(or $(CYCLES),100) --level $(or $(LEVEL),1) $(if $(SEED),--seed $(SEED))
+fuzz:    ## try everything that reads bytes with damaged input: SECONDS=60 a reader, SEED=
+	@QUORATE_FUZZ_SECONDS=$(or $(SECONDS),60) $(if $(SEED),QUORATE_FUZZ_SEED=$(SEED)) cargo test --locked --release \
+	  -p quorate-engine -p quorate-bridge --lib --test fuzz -- fuzz --show-output
 torture:    ## kill, pause, part and wipe processes; check the history: MINUTES=5 SEED= CLIENTS= KEYS= KILLS=percent
 	@$(CRASH) torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(CLIENTS),--clients $(CLIENTS)) \
 	    $(if $(KEYS),--keys $(KEYS)) $(if $(KILLS),--kills $(KILLS))

@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 passed=0
 failed=0
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+failures=$(mktemp)
+trap 'rm -f "$log" "$failures"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
@@ -21,10 +22,16 @@ run() {
 # count PASSED FAILED: a runner that counted no test, or failed without a failed test, is itself a failure.
 count() {
     local p=${1:-0} f=${2:-0}
-    if [ $((p + f)) -eq 0 ] || { [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; }; then f=$((f + 1)); fi
+    if [ $((p + f)) -eq 0 ] || { [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; }; then
+        f=$((f + 1))
+        tail -n 20 "$log" >>"$failures"
+    fi
     passed=$((passed + p))
     failed=$((failed + f))
 }
+
+# keep AWK-PROGRAM: repeats what it finds in the log at the end, where a person looks first.
+keep() { awk "$1" "$log" | cut -c1-400 | head -n 200 >>"$failures"; }
 
 # The sum of the numbers before a word, over all lines that cargo ends a test binary with.
 cargo_sum() {
@@ -36,6 +43,7 @@ cargo_sum() {
 rust() {
     run "Rust" cargo test --locked --release --workspace --no-fail-fast
     count "$(cargo_sum passed)" "$(cargo_sum failed)"
+    keep '/^error/ || /^test .* FAILED$/; /^---- .* stdout ----$/ { show = 40 } /^failures:$/ { show = 0 } show-- > 0'
 }
 
 # For runners whose own last line is "N passed, N failed".
@@ -45,6 +53,7 @@ script() {
     line=$(sed -n 's/^\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed$/\1 \2/p' "$log" | tail -n 1)
     # shellcheck disable=SC2086  # two numbers, or nothing
     count $line
+    keep '/^FAIL/ && !/^FAIL in/; /^(FAIL|ERROR) in/ { show = 30 } /^$/ { show = 0 } show-- > 0'
 }
 
 clojure() {
@@ -60,6 +69,7 @@ clojure() {
     fi
     ran=${ran:-0}
     count $((ran > bad ? ran - bad : 0)) "$bad"
+    keep '/in native method|^WARNING: JNI|^Syntax error/; /^(FAIL|ERROR) in/ { show = 30 } /^$/ { show = 0 } show-- > 0'
 }
 
 rust
@@ -67,5 +77,9 @@ script "Bridge" tests/bridge/run.sh
 clojure
 script "Ring servers as processes" tests/cluster/run.sh
 
+if [ "$failed" -ne 0 ]; then
+    printf '\n=== What failed\n'
+    cat "$failures"
+fi
 printf '\n%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]

@@ -8,7 +8,8 @@
 //!  :name "a"  :servers {"a" "127.0.0.1:7001" ...}  :listen nil  :data-dir "..."
 //!  :machine :kv                ; or :hosted
 //!  :heartbeat-ms 100  :election-timeout-ms 500  :snapshot-commands 100000  :log-keep-entries 20000  :retry-ms 250
-//!  :join-only false  :insecure false  :forward true
+//!  :join-only false  :forward true
+//!  :tls {:cert "cert.pem" :key "key.pem" :ca "ca.pem"}  ; or nil, then nothing beyond loopback without  :insecure true
 //!  :transport :tcp              ; or :host, then the addresses in :servers are the names, or nil
 //!  :snapshots true  :snapshot-timeout-ms 60000
 //!
@@ -22,7 +23,7 @@ use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 
 use edn_rs::Edn;
-use quorate_engine::config::{MachineKind, NodeConfig, TransportKind};
+use quorate_engine::config::{MachineKind, NodeConfig, TlsFiles, TransportKind};
 use quorate_engine::{Failure, limits};
 use tracing::level_filters::LevelFilter;
 
@@ -41,6 +42,7 @@ const NODE_KEYS: &[&str] = &[
     "snapshot-commands",
     "log-keep-entries",
     "join-only",
+    "tls",
     "insecure",
     "forward",
     "retry-ms",
@@ -124,6 +126,7 @@ fn read_node(fields: &mut Fields) -> Result<NodeConfig, Failure> {
     set(&mut config.snapshots, fields.flag("snapshots")?);
     set(&mut config.snapshot_timeout_ms, fields.number("snapshot-timeout-ms")?);
     set(&mut config.join_only, fields.flag("join-only")?);
+    config.tls = fields.tls()?;
     set(&mut config.insecure, fields.flag("insecure")?);
     set(&mut config.forward, fields.flag("forward")?);
     Ok(config)
@@ -155,6 +158,10 @@ impl Fields {
         let Edn::Map(map) = parsed else {
             return Err(Failure::invalid("The configuration must be one EDN map."));
         };
+        Fields::of(map)
+    }
+
+    fn of(map: edn_rs::Map) -> Result<Fields, Failure> {
         let mut fields = BTreeMap::new();
         for (key, value) in map.to_map() {
             let name = key
@@ -222,6 +229,25 @@ impl Fields {
             None => {
                 let all = choices.iter().map(|(name, _)| format!(":{name}")).collect::<Vec<_>>().join(" or ");
                 Err(wrong(key, &all, &found))
+            }
+        }
+    }
+
+    fn tls(&mut self) -> Result<Option<TlsFiles>, Failure> {
+        let mut files = match self.take("tls") {
+            None => return Ok(None),
+            Some(Edn::Map(map)) => Fields::of(map)?,
+            Some(other) => return Err(wrong("tls", "a map {:cert \"file\" :key \"file\" :ca \"file\"}", &other)),
+        };
+        let mut file = |key| match files.string(key)?.filter(|path| !path.is_empty()) {
+            Some(path) => Ok(path.into()),
+            None => Err(Failure::invalid(format!(":tls lacks :{key}, the name of a file in PEM."))),
+        };
+        let found = TlsFiles { cert: file("cert")?, key: file("key")?, ca: file("ca")? };
+        match files.0.into_keys().next() {
+            None => Ok(Some(found)),
+            Some(unknown) => {
+                Err(Failure::invalid(format!(":tls has the unknown key :{unknown}; known are :cert :key :ca.")))
             }
         }
     }
@@ -331,6 +357,7 @@ mod tests {
             "{:engine :node, :name \"a\", :servers {\"a\" \"127.0.0.1:7001\", \"b\" \"127.0.0.1:7002\"}, \
               :listen \"0.0.0.0:7001\", :data-dir \"/tmp/x y\", :machine :hosted, :heartbeat-ms 10, \
               :election-timeout-ms 50, :snapshot-commands 7, :log-keep-entries 8, :join-only true, :insecure true, \
+              :tls {:cert \"c d.pem\", :key \"k.pem\", :ca \"/a.pem\"}, \
               :forward false, :retry-ms 9, :transport :host, :snapshots false, :snapshot-timeout-ms 11, \
               :log-level :warn}",
         );
@@ -343,14 +370,17 @@ mod tests {
         assert_eq!(numbers, (10, 50, 7));
         assert_eq!((config.log_keep_entries, config.retry_ms), (8, 9));
         assert_eq!((config.join_only, config.insecure, config.forward), (true, true, false));
+        let tls = TlsFiles { cert: "c d.pem".into(), key: "k.pem".into(), ca: "/a.pem".into() };
+        assert_eq!(config.tls, Some(tls));
         assert_eq!(config.transport, TransportKind::Host);
         assert_eq!((config.snapshots, config.snapshot_timeout_ms), (false, 11));
     }
 
     #[test]
     fn what_is_absent_or_nil_has_its_default() {
-        let config = node(&with(":listen nil :heartbeat-ms nil :machine nil"));
+        let config = node(&with(":listen nil :heartbeat-ms nil :machine nil :tls nil"));
         assert_eq!(config.listen, None);
+        assert_eq!(config.tls, None);
         assert_eq!(config.heartbeat_ms, quorate_engine::config::HEARTBEAT_MS);
         assert_eq!(config.machine, MachineKind::KeyValue);
         assert!(config.forward);
@@ -394,6 +424,11 @@ mod tests {
         assert!(refusal(&with(":forward 1")).contains(":forward must be true or false"));
         assert!(refusal(&with(":machine :sql")).contains(":machine must be :kv or :hosted, not :sql"));
         assert!(refusal(&with(":machine \"kv\"")).contains(":machine must be"));
+        assert!(refusal(&with(":tls \"c.pem\"")).contains(":tls must be a map {:cert"));
+        assert!(refusal(&with(":tls {:cert \"c\" :key \"k\"}")).contains(":tls lacks :ca"));
+        assert!(refusal(&with(":tls {:cert \"c\" :key \"\" :ca \"a\"}")).contains(":tls lacks :key"));
+        assert!(refusal(&with(":tls {:cert 1 :key \"k\" :ca \"a\"}")).contains(":cert must be a string"));
+        assert!(refusal(&with(":tls {:cert \"c\" :key \"k\" :ca \"a\" :cn \"x\"}")).contains("unknown key :cn"));
         assert!(refusal(&with(":listen :x")).contains(":listen must be a string"));
         assert!(refusal(&with(":log-level :loud")).contains(":log-level is \"loud\""));
         assert!(refusal("{:name \"a\" :data-dir \"d\" :servers [\"a\"]}").contains(":servers must be a map"));
@@ -409,6 +444,56 @@ mod tests {
         assert!(refusal("{:name \"a\"}").contains("lacks :servers"));
         assert!(refusal("{:name \"a\" :servers {\"a\" nil}}").contains("lacks :data-dir"));
         assert!(refusal("{:name \"a\" :servers {\"a\" nil} :data-dir \"\"}").contains("lacks :data-dir"));
+    }
+
+    /// Words that a reader of EDN knows, or stumbles over.
+    const WORDS: &[&str] = &[
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        ":a",
+        ":tls",
+        ":name",
+        "\"",
+        "\\",
+        "1r",
+        "-",
+        "٣",
+        "0x",
+        "nil",
+        "#",
+        "#{",
+        "#_",
+        "#inst \"",
+        ";",
+        "\u{0}",
+        "1/0",
+        "1e999",
+        "e9e9",
+        "\\u12",
+        "^",
+        "`",
+        "~@",
+        ",",
+        "\n",
+        "99999999999999999999",
+        "{:a {:b {:c ",
+    ];
+
+    #[test]
+    fn fuzz_the_configuration() {
+        let whole = with(
+            ":engine :node :listen \"h:1\" :machine :kv :heartbeat-ms 10 :tls {:cert \"c\" :key \"k\" :ca \"a\"} :join-only true \
+             :log-level :warn :transport :tcp ; a comment\n",
+        );
+        let echo = "{:engine :echo :name \"x\\ty\" :mirror true :in-flight 7}".to_string();
+        let samples = [whole.into_bytes(), echo.into_bytes()];
+        // edn-rs keeps keys as strings, and each form as a value of its own.
+        let allowed = quorate_fuzz::Allowance { fixed: 64 << 10, per_byte: 512 };
+        quorate_fuzz::fuzz("configuration", &samples, WORDS, allowed, |input| drop(read(&input)));
     }
 
     #[test]

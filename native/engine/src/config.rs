@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::limits::{MEMBERS_MAX, NAME_BYTES_MAX};
 
 /// Which state machine a node runs.
@@ -24,6 +24,25 @@ pub enum TransportKind {
     /// The host, as datagrams (see [`crate::transport::carried`]): nothing listens on a port, and a server's address is its
     /// name. While the host stands still, so do heartbeats.
     Host,
+}
+
+/// Certificates for the transport, files in PEM (see [`crate::transport::tls`] for what is checked).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// This node's certificate, with those between it and the CA, its own first. It must be good for servers and for clients.
+    pub cert: PathBuf,
+    /// Its private key, without a password.
+    pub key: PathBuf,
+    /// Certificates of the CAs that sign for members of this cluster, and for nobody else.
+    pub ca: PathBuf,
+}
+
+impl TlsFiles {
+    /// `cert.pem`, `key.pem` and `ca.pem` in `directory`.
+    pub fn in_directory(directory: impl Into<PathBuf>) -> TlsFiles {
+        let directory = directory.into();
+        TlsFiles { cert: directory.join("cert.pem"), key: directory.join("key.pem"), ca: directory.join("ca.pem") }
+    }
 }
 
 /// Everything a node needs to start. All times in milliseconds.
@@ -59,7 +78,9 @@ pub struct NodeConfig {
     pub log_bytes: u64,
     /// Only join a cluster that exists; never found one.
     pub join_only: bool,
-    /// Accept peers off loopback without encryption.
+    /// Speak TLS with the other servers, and with none that has no certificate of the same CA.
+    pub tls: Option<TlsFiles>,
+    /// Without `tls`: listen and connect beyond loopback all the same, in plain text.
     pub insecure: bool,
     /// A command submitted here while another node leads goes to the leader; otherwise it fails with `NotLeader`.
     pub forward: bool,
@@ -106,6 +127,7 @@ impl NodeConfig {
             snapshot_timeout_ms: SNAPSHOT_TIMEOUT_MS,
             log_bytes: LOG_BYTES,
             join_only: false,
+            tls: None,
             insecure: false,
             forward: true,
             retry_ms: RETRY_MS,
@@ -200,14 +222,22 @@ impl NodeConfig {
                 }
             }
         }
-        let Some(listen) = self.listen_address() else { return Ok(()) };
-        check_address(listen)?;
-        if !self.insecure && !is_loopback(listen) {
-            return Err(Failure::invalid(format!(
-                "The address {listen} is not a loopback address, and the raft transport is not encrypted: set :insecure true if the network between the servers is trusted."
-            )));
+        if let Some(listen) = &self.listen {
+            check_address(listen)?;
         }
-        Ok(())
+        self.validate_reach()
+    }
+
+    /// Without TLS, nothing beyond loopback unless the user says that it is right.
+    fn validate_reach(&self) -> Result<(), Failure> {
+        if self.insecure || self.tls.is_some() {
+            return Ok(());
+        }
+        let addresses = self.listen.iter().chain(self.servers.values()).filter(|address| !address.is_empty());
+        match addresses.into_iter().find(|address| !is_loopback(address)) {
+            Some(far) => Err(plain_text_refused(Code::Invalid, far)),
+            None => Ok(()),
+        }
     }
 
     fn validate_no_addresses(&self) -> Result<(), Failure> {
@@ -218,6 +248,9 @@ impl NodeConfig {
             None if self.listen.is_some() => {
                 Err(Failure::invalid("With a transport of the host's there is no address to listen on."))
             }
+            None if self.tls.is_some() => Err(Failure::invalid(
+                "With a transport of the host's there is no TLS: the host carries what is said, and secures it.",
+            )),
             None => Ok(()),
         }
     }
@@ -242,6 +275,14 @@ impl NodeConfig {
         }
         Ok(())
     }
+}
+
+/// The refusal, with `code`, of `address` in plain text, and the way out.
+pub(crate) fn plain_text_refused(code: Code, address: &str) -> Failure {
+    let message = format!(
+        "The address {address} is not on loopback, and what servers say to each other is not encrypted: give certificates by :tls, or set :insecure true if the network between the servers is trusted."
+    );
+    Failure::new(code, message)
 }
 
 fn check_address(address: &str) -> Result<(), Failure> {
@@ -299,6 +340,25 @@ mod tests {
     }
 
     #[test]
+    fn plain_text_stays_on_loopback_for_every_address_unless_the_user_says_otherwise() {
+        let far: [fn(&mut NodeConfig); 3] = [
+            |c| c.listen = Some("0.0.0.0:7001".into()),
+            |c| c.servers.insert("a".into(), "192.0.2.1:7001".into()).map_or((), drop),
+            |c| c.servers.insert("b".into(), "192.0.2.2:7001".into()).map_or((), drop),
+        ];
+        for change in far {
+            let sentence = refusal(change);
+            assert!(sentence.contains("not on loopback") && sentence.contains(":tls"), "{sentence}");
+            let mut trusting = three();
+            change(&mut trusting);
+            trusting.insecure = true;
+            assert_eq!(trusting.validate(), Ok(()));
+            (trusting.insecure, trusting.tls) = (false, Some(TlsFiles::in_directory("d")));
+            assert_eq!(trusting.validate(), Ok(()));
+        }
+    }
+
+    #[test]
     fn with_a_transport_of_the_hosts_names_are_the_addresses() {
         let host = |change: fn(&mut NodeConfig)| {
             let mut config = three();
@@ -316,6 +376,8 @@ mod tests {
         let wrong = host(|c| c.servers.insert("b".into(), "127.0.0.1:7002".into()).map_or((), drop));
         assert!(wrong.validate().unwrap_err().message.contains("none but its name"));
         assert!(host(|c| c.listen = Some("127.0.0.1:1".into())).validate().is_err());
+        let secured = host(|c| c.tls = Some(TlsFiles::in_directory("d")));
+        assert!(secured.validate().unwrap_err().message.contains("there is no TLS"));
         assert_eq!(three().reach("b", "127.0.0.1:1"), "127.0.0.1:1");
     }
 }

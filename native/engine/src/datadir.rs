@@ -22,6 +22,7 @@ use fs2::FileExt;
 use crate::disk::{Disk, Open, OsDisk, write_all_at};
 use crate::durable::make_dir;
 use crate::error::{Code, Failure};
+use crate::planted::{self, Defect};
 
 const FORMAT: u32 = 1;
 const LOCK: &str = "LOCK";
@@ -226,6 +227,9 @@ fn replace(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
     write_all_at(file.as_ref(), 0, content)?;
     file.sync()?;
     disk.rename(&temporary, path)?;
+    if planted::is(Defect::RenameNotSynced) {
+        return Ok(());
+    }
     path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
 }
 

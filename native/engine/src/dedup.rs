@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::command::CommandId;
-use crate::limits::FORMER_MEMBERS_MAX;
+use crate::limits::{FORMER_MEMBERS_MAX, MEMBERS_MAX};
 
 /// What a replica does with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,21 @@ impl SessionTable {
         }
         window.raise(low_water);
         window.admit(id.sequence)
+    }
+
+    /// A command of a node that is no member was discarded, and the node told so: neither it nor an earlier one of the same
+    /// life may take effect any more, should the node be let in again while another copy is on the way.
+    pub fn settle(&mut self, id: &CommandId) {
+        if !self.windows.contains_key(&id.node) && self.windows.len() >= MEMBERS_MAX + FORMER_MEMBERS_MAX {
+            return;
+        }
+        let window = self.windows.entry(id.node).or_default();
+        if id.incarnation > window.incarnation {
+            *window = Window { incarnation: id.incarnation, left_at: window.left_at, ..Window::default() };
+        }
+        if id.incarnation == window.incarnation {
+            window.raise(id.sequence.saturating_add(1));
+        }
     }
 
     /// Notes who is a member as of the log index `index`. Nodes that left are remembered for a while, because copies of

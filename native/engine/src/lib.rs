@@ -12,6 +12,10 @@
 //! knows of a JVM: the bridge drives a [`session::Session`].
 #![deny(unsafe_code)]
 
+// Tests in this crate and those in `tests` share their helpers.
+#[cfg(test)]
+extern crate self as quorate_engine;
+
 pub mod codec;
 pub mod command;
 pub mod config;
@@ -33,6 +37,7 @@ pub mod session;
 pub mod snapshot;
 pub mod surroundings;
 pub mod transport;
+pub mod watch;
 pub mod worker;
 
 pub use command::{Command, CommandId};

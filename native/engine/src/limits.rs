@@ -110,3 +110,5 @@ pub const CARRIED_BACKLOG: usize = 64;
 pub const DATAGRAMS_MAX: usize = 4_096;
 /// Datagrams that wait for a host that polls events, in bytes.
 pub const DATAGRAMS_BYTES_MAX: usize = 16 << 20;
+/// Largest file of certificates or of a key, in bytes.
+pub const TLS_FILE_BYTES_MAX: usize = 1 << 20;

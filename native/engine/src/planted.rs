@@ -9,7 +9,7 @@ pub enum Defect {
     AckBeforeSync = 1,
     /// A vote is answered before it is synced.
     VoteNotDurable = 2,
-    /// A vote and the entries that were appended before it reach the disk in the wrong order.
+    /// Entries reach the disk, and are acknowledged, before the vote under which they came.
     VoteReordered = 3,
     /// The position up to which the log was purged is not stored.
     PurgedNotDurable = 4,

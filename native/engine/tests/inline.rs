@@ -3,18 +3,18 @@
 
 mod support;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use quorate_engine::NodeConfig;
-use quorate_engine::disk::OsDisk;
+use quorate_engine::disk::{Disk, DiskFile, Open, OsDisk};
 use quorate_engine::error::Code;
 use quorate_engine::kv::op::Txn;
 use quorate_engine::machine::Outcome;
@@ -29,15 +29,15 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A seeded xorshift, and a wall clock that stands still.
-struct Dice(Cell<u64>);
+struct Dice(AtomicU64);
 
 impl Dice {
     fn roll(&self) -> u64 {
-        let mut state = self.0.get();
+        let mut state = self.0.load(Ordering::Relaxed);
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        self.0.set(state);
+        self.0.store(state, Ordering::Relaxed);
         state
     }
 }
@@ -111,10 +111,12 @@ impl Delays for SlowSync {
     }
 }
 
-/// What happened, and when, in milliseconds of virtual time.
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// What happened, and when, in microseconds of virtual time.
 #[derive(Clone)]
 struct Trace {
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Lines,
     begun: Instant,
 }
 
@@ -147,17 +149,82 @@ fn config(root: &Path, name: &str) -> NodeConfig {
     config
 }
 
+/// The operating system's disk, but for a sync of a log that fails when it is told to.
+#[derive(Clone, Default)]
+struct Failing(Arc<AtomicBool>);
+
+struct FailingFile(Box<dyn DiskFile>, Option<Failing>);
+
+impl Disk for Failing {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>> {
+        let log = path.extension().is_some_and(|extension| extension == "raftlog");
+        Ok(Box::new(FailingFile(OsDisk.open(path, how)?, log.then(|| self.clone()))))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.create_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.sync_dir(dir)
+    }
+}
+
+impl DiskFile for FailingFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_at(offset, bytes)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.1.as_ref().is_some_and(|failing| failing.0.swap(false, Ordering::Relaxed)) {
+            return Err(io::Error::other("the disk is on fire"));
+        }
+        self.0.sync()
+    }
+}
+
 /// Has `work` done by three nodes, then drops everything as a crash does.
-fn live<T>(root: &Path, seed: u64, lines: &Arc<Mutex<Vec<String>>>, work: impl AsyncFnOnce(&[Node], &Trace) -> T) -> T {
-    let _chance = enter(Arc::new(Dice(Cell::new(seed))));
+fn live<T>(root: &Path, seed: u64, lines: &Lines, work: impl AsyncFnOnce(&[Node], &Trace) -> T) -> T {
+    live_on(&|_| Arc::new(OsDisk), root, seed, lines, work)
+}
+
+/// [`live`], each node on a disk of its own.
+fn live_on<T>(
+    disk: &dyn Fn(&str) -> Arc<dyn Disk>,
+    root: &Path,
+    seed: u64,
+    lines: &Lines,
+    work: impl AsyncFnOnce(&[Node], &Trace) -> T,
+) -> T {
+    let _chance = enter(Arc::new(Dice(AtomicU64::new(seed))));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let trace = Trace { lines: lines.clone(), begun: Instant::now() };
         let wire = Memory::default();
         let mut nodes = Vec::new();
         for name in NAMES {
-            let around =
-                Surroundings { wire: Arc::new(wire.clone()), disk: Arc::new(OsDisk), delays: Arc::new(SlowSync) };
+            let (wire, delays) = (Arc::new(wire.clone()), Arc::new(SlowSync));
+            let around = Surroundings { wire, disk: disk(name), delays };
             let observer = Arc::new(Watcher(name, trace.clone()));
             let node = Node::start_inline(config(root, name), Machine::KeyValue, observer, around).await;
             nodes.push(node.unwrap());
@@ -212,6 +279,25 @@ fn a_cluster_without_threads_commits_crashes_and_comes_back_the_same_way_each_ti
 }
 
 #[test]
+fn a_consensus_core_whose_disk_failed_once_is_started_again_in_place() {
+    let root = tempfile::tempdir().unwrap();
+    let failing = Failing::default();
+    let disk = |name: &str| -> Arc<dyn Disk> { if name == "a" { Arc::new(failing.clone()) } else { Arc::new(OsDisk) } };
+    live_on(&disk, root.path(), 3, &Lines::default(), async |nodes, trace| {
+        write(&nodes[0], trace, "before").await;
+        failing.0.store(true, Ordering::Relaxed);
+        write(&nodes[1], trace, "meanwhile").await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(!failing.0.load(Ordering::Relaxed), "it did fail");
+        assert!(nodes[0].status().contains("on fire"), "{}", nodes[0].status());
+        write(&nodes[0], trace, "after").await;
+        nodes[0].barrier(Consistency::Linearizable, PATIENCE).await.unwrap();
+        assert_eq!(nodes[0].index(), 3);
+        assert_eq!(nodes[0].log_entries(0, u64::MAX).unwrap(), nodes[2].log_entries(0, u64::MAX).unwrap());
+    });
+}
+
+#[test]
 fn only_a_thread_with_a_chance_of_its_own_takes_inline_nodes_and_no_others() {
     let root = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -222,7 +308,7 @@ fn only_a_thread_with_a_chance_of_its_own_takes_inline_nodes_and_no_others() {
         runtime.block_on(Node::start_inline(config(root.path(), "a"), Machine::Hosted, observer, around))
     };
     assert_eq!(start().err().unwrap().code, Code::Invalid);
-    let _chance = enter(Arc::new(Dice(Cell::new(1))));
+    let _chance = enter(Arc::new(Dice(AtomicU64::new(1))));
     assert!(start().err().unwrap().message.contains("hosted"));
     let refused = Node::start(config(root.path(), "a"), Arc::new(support::Events::default()));
     assert_eq!(refused.err().unwrap().code, Code::Invalid);

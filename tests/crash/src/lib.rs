@@ -17,14 +17,14 @@ pub mod damage;
 pub mod disk;
 pub mod full;
 pub mod ledger;
-pub mod linear;
 pub mod load;
 pub mod node;
 pub mod options;
 pub mod powercut;
 pub mod process;
-pub mod rng;
 pub mod soak;
 pub mod tally;
 pub mod torture;
 pub mod workdir;
+
+pub use quorate_linear::{linear, rng};

@@ -49,8 +49,8 @@ public final class Native {
      *     {@code :engine} (:node, :echo), {@code :log-level} (:off :error :warn :info :debug :trace; the environment's
      *     QUORATE_LOG outranks it), {@code :name}; for a node {@code :servers}, {@code :listen}, {@code :data-dir},
      *     {@code :machine} (:kv, :hosted), {@code :heartbeat-ms}, {@code :election-timeout-ms},
-     *     {@code :snapshot-commands}, {@code :log-keep-entries}, {@code :join-only}, {@code :insecure},
-     *     {@code :forward}, {@code :retry-ms}; for an echo {@code :mirror}, {@code :in-flight}
+     *     {@code :snapshot-commands}, {@code :log-keep-entries}, {@code :join-only}, {@code :tls},
+     *     {@code :insecure}, {@code :forward}, {@code :retry-ms}; for an echo {@code :mirror}, {@code :in-flight}
      * @return a handle, greater than 0
      * @throws QuorateException when the configuration is wrong (naming the key) or the engine cannot start
      */

@@ -28,6 +28,10 @@
 
 (defn- text? [x] (and (string? x) (not (str/blank? x))))
 (defn- path? [x] (or (text? x) (instance? File x)))
+
+(defn- tls? [x]
+  (and (map? x) (= #{:cert :key :ca} (set (keys x))) (every? path? (vals x))))
+
 (def ^:private ms ["a positive whole number of milliseconds" pos-int?])
 (def ^:private function ["a function" ifn?])
 (def ^:private flag ["true or false" boolean?])
@@ -71,6 +75,7 @@
    :command-chan            ["a channel of core.async" any?]
    :event-chan              ["a channel of core.async" any?]
    :forward?                flag
+   :tls                     ["a map {:cert file, :key file, :ca file} of files in PEM" tls?]
    :insecure                flag
    :join?                   flag
    :strict-config           flag
@@ -227,11 +232,14 @@
 (defn- with-transport
   "`:transport` decided: :user carries all messages by `:send-rpc-fn`, and is taken when that is given and there are several
   servers, :native otherwise."
-  [{:keys [transport send-rpc-fn] :as config} names]
+  [{:keys [transport send-rpc-fn tls] :as config} names]
   (when (and (= :user transport) (nil? send-rpc-fn))
     (refuse! :send-rpc-fn ":transport :user needs a :send-rpc-fn."))
-  (assoc config :transport (or transport
-                               (if (and send-rpc-fn (> (count names) 1)) :user :native))))
+  (let [decided (or transport
+                    (if (and send-rpc-fn (> (count names) 1)) :user :native))]
+    (when (and tls (= :user decided))
+      (refuse! :tls ":tls goes with :transport :native; a :send-rpc-fn carries what servers say, and secures it, by itself."))
+    (assoc config :transport decided)))
 
 ;; --------------------------------------------------------------------------------------------------- the whole
 
@@ -303,16 +311,20 @@
     state-machine            {:snapshots false}
     snapshot-timeout-ms      {:snapshot-timeout-ms snapshot-timeout-ms}))
 
-(defn- for-node [{:keys [this-server transport] :as config}]
+(defn- absolute [file]
+  (.getAbsolutePath (io/file file)))
+
+(defn- for-node [{:keys [this-server transport tls] :as config}]
   (into (cond-> {:engine              :node
                  :name                (server-text this-server)
                  :servers             (update-keys (with-addresses config (names config)) server-text)
-                 :data-dir            (.getAbsolutePath (io/file (:log-directory config)))
+                 :data-dir            (absolute (:log-directory config))
                  :machine             (if (= :kv (:machine config)) :kv :hosted)
                  :heartbeat-ms        (:heartbeat-ms config)
                  :election-timeout-ms (:timeout-ms config)
                  :forward             (:forward? config)}
           (= :user transport) (assoc :transport :host)
+          tls                 (assoc :tls (update-vals tls absolute))
           true                (merge (snapshots-for-engine config)))
         (keep (fn [[ours theirs]]
                 (when (contains? config ours)

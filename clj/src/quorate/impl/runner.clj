@@ -44,9 +44,13 @@
 (defn offer!
   "Queues `task`, a function without arguments. Returns false when the queue is full or the runner is stopping; never waits."
   [^Runner r task]
-  (boolean
-   (and (not (.get ^AtomicBoolean (.-stopping r)))
-        (.offer ^LinkedBlockingQueue (.-tasks r) task))))
+  (let [^LinkedBlockingQueue tasks (.-tasks r)
+        stopping?                  (fn [] (.get ^AtomicBoolean (.-stopping r)))]
+    (boolean
+     (and (not (stopping?))
+          (.offer tasks task)
+          ;; What came in behind the end would never run.
+          (not (and (stopping?) (.remove tasks task)))))))
 
 (defn backlog
   "Tasks that wait."

@@ -24,7 +24,10 @@
       :forward?        true: an entry given to a follower goes to the leader; false: it fails with :raft/not-leader
       :validate        (fn [entry]): false, a sentence, or an exception refuses an entry before it is logged
       :join?           only join a cluster that exists, never found one (false)
-      :insecure        true allows addresses beyond loopback, without encryption
+      :tls             {:cert file, :key file, :ca file} in PEM: servers speak TLS with each other, and both sides must show a
+                       certificate that the CA signed; a server's must name the host of its address (`docs/security.md`).
+                       New files are taken up while the node runs
+      :insecure        true allows addresses beyond loopback without :tls, in plain text
       :snapshot-threshold  a snapshot every so many entries (100000; 100 with :snapshot-write)
       :snapshot-timeout-ms how long a user's snapshot may take (60000)
       :log-keep-entries    log entries kept before a snapshot for followers that lag (20000; with :snapshot-write

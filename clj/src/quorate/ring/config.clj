@@ -1,8 +1,22 @@
 (ns quorate.ring.config
-  "The ring server's configuration, from environment variables.
+  "The ring server's configuration, from environment variables:
+
+    PORT HOST RAFT_PORT     where it listens (3000, 127.0.0.1, PORT + 10000)
+    CLUSTER JOIN            URLs of the other servers; whether only to join a cluster that exists
+    DATA_DIR                where its data is (data/PORT)
+    COMMAND_TIMEOUT_MS      how long a request may wait for the cluster (4000)
+    TLS_CERT TLS_KEY TLS_CA files in PEM, all three or none: raft, the traffic between the servers, by TLS with certificates on both
+                            sides. A server's certificate must name the host by which the others know it, 127.0.0.1 for localhost
+    INSECURE                true: hosts beyond this machine are right, although HTTP is plain text and open to whoever reaches it (and so
+                            is raft, without TLS)
+    HTTP_CONNECTIONS (1024) HTTP_HEADER_BYTES (16384) HTTP_BODY_BYTES (8388608) HTTP_IDLE_MS (30000) HTTP_HEADER_MS (10000)
+    HTTP_BODY_MS (30000) HTTP_SEND_MS (60000)
+                            what bounds a client, see `quorate.ring.server/defaults`
 
   Every refusal is an ex-info whose message is one sentence for a person, with `:error :ring/config`."
-  (:require [clojure.string :as str])
+  (:require [clojure.java.io :as io]
+            [clojure.string :as str]
+            [quorate.ring.server :as server])
   (:import (java.net URI URISyntaxException)))
 
 (set! *warn-on-reflection* true)
@@ -112,14 +126,44 @@
   (when-not (re-matches #"[A-Za-z0-9._:\[\]-]+" host)
     (refuse "HOST is \"" host "\", which is not the name or address of a host.")))
 
-(defn- check-trust [insecure? hosts]
+(defn- check-trust
+  "HTTP is plain text always, raft unless there are certificates; on this machine that is nobody else's business."
+  [insecure? hosts]
   (when-let [[far] (and (not insecure?) (seq (remove loopback? hosts)))]
-    (refuse far " is not on this machine, and the traffic between servers is not encrypted; set INSECURE=true if the network between them is trusted.")))
+    (refuse far " is not on this machine, and HTTP is neither encrypted nor protected by a password (raft is encrypted with TLS_CERT, TLS_KEY and TLS_CA); set INSECURE=true if the network is trusted.")))
+
+(defn- tls
+  "The files of TLS_CERT, TLS_KEY and TLS_CA, as `quorate.raft/start` takes them; nil when none is given."
+  [env]
+  (let [variables {:cert "TLS_CERT", :key "TLS_KEY", :ca "TLS_CA"}
+        files     (into {} (keep (fn [[k variable]] (when-let [path (setting env variable)] [k path]))) variables)]
+    (when (seq files)
+      (doseq [[k variable] variables]
+        (cond (nil? (files k))                    (refuse variable " is not set; TLS_CERT, TLS_KEY and TLS_CA go together.")
+              (not (.isFile (io/file (files k)))) (refuse variable " is \"" (files k) "\", which is no file.")))
+      files)))
+
+(def ^:private http-limits
+  "What bounds a client: limit, variable, least and largest value."
+  [[:connections-max  "HTTP_CONNECTIONS"  8    100000]
+   [:header-bytes-max "HTTP_HEADER_BYTES" 1024 1048576]
+   [:body-bytes-max   "HTTP_BODY_BYTES"   1    (:body-bytes-max server/defaults)]
+   [:idle-ms          "HTTP_IDLE_MS"      100  3600000]
+   [:header-ms        "HTTP_HEADER_MS"    100  600000]
+   [:body-ms          "HTTP_BODY_MS"      100  600000]
+   [:send-ms          "HTTP_SEND_MS"      100  600000]])
+
+(defn- limits [env]
+  (into {}
+        (map (fn [[limit variable low high]] [limit (whole-number env variable (limit server/defaults) low high)]))
+        http-limits))
 
 (defn from-env
   "The configuration that the variables in the map `env` (String → String) describe:
 
     :name :host :port :raft-port :data-dir :join? :insecure? :command-timeout-ms
+    :tls    {:cert :key :ca}, files, or nil
+    :http   what bounds clients, see `quorate.ring.server/defaults`
     :peers  [{:name :url :host :raft-port} ...], in the order of CLUSTER
 
   Throws an ex-info with one sentence when something is wrong."
@@ -141,5 +185,7 @@
      :data-dir           (or (setting env "DATA_DIR") (str "data/" port))
      :join?              join?
      :insecure?          insecure?
+     :tls                (tls env)
+     :http               (limits env)
      :command-timeout-ms (whole-number env "COMMAND_TIMEOUT_MS" default-command-timeout-ms 50 600000)
      :peers              found}))

@@ -10,14 +10,11 @@
             [quorate.ring.response :as response]
             [quorate.ring.store :as store])
   (:import (java.nio.charset StandardCharsets)
-           (java.util.concurrent CompletableFuture CompletionStage Executor Semaphore TimeUnit)
+           (java.util.concurrent CompletableFuture Executor Semaphore TimeUnit)
+           (java.util.concurrent.atomic AtomicBoolean AtomicInteger)
            (java.util.function BiConsumer Function)))
 
 (set! *warn-on-reflection* true)
-
-(def ^:private permit-bytes
-  "What one permit of the body budget stands for."
-  1024)
 
 (def body-budget-bytes
   "Bytes of PUT bodies that one server holds at once."
@@ -31,6 +28,18 @@
   "The future of `(f value)`."
   ^CompletableFuture [^CompletableFuture future f]
   (.thenApply future (reify Function (apply [_ value] (f value)))))
+
+(defn- then-compose
+  "The future that `(f value)` returns."
+  ^CompletableFuture [^CompletableFuture future f]
+  (.thenCompose future (reify Function (apply [_ value] (f value)))))
+
+(defn- within
+  "`answer`, a response or a future of one, as a future that fails when the store does not answer in time."
+  ^CompletableFuture [{:keys [command-timeout-ms]} answer]
+  (if (instance? CompletableFuture answer)
+    (.orTimeout (.copy ^CompletableFuture answer) (+ (long command-timeout-ms) (long grace-ms)) TimeUnit/MILLISECONDS)
+    (CompletableFuture/completedFuture answer)))
 
 ;; --- keys
 
@@ -75,22 +84,34 @@
                 (response/sentence 412 "The precondition does not hold."))))
       (response/sentence 412 "If-Match does not hold."))))
 
+(defn- room
+  "A share of the budget for bodies, which grows with what has come, not with what was announced: `:taken?` and `:give-back`, and
+  `:refused?`, whether there was no room."
+  [^Semaphore budget]
+  (let [mine    (AtomicInteger.)
+        refused (AtomicBoolean.)]
+    {:taken?    (fn [n]
+                  (if (.tryAcquire budget (int n))
+                    (do (.addAndGet mine (int n)) true)
+                    (do (.set refused true) false)))
+     :refused?  #(.get refused)
+     :give-back #(.release budget (.getAndSet mine 0))}))
+
 (defn- put-key
-  "Takes the body's size from the budget before it is read, and gives it back when the request is done."
-  [{:keys [^Semaphore body-budget] :as context} k {:keys [headers query-string body]}]
+  "Takes the body's size from the budget as it is read, and gives it back when the request is done."
+  [{:keys [body-budget body-bytes-max body-ms] :as context} k {:keys [headers query-string] :as request}]
   (request/no-query query-string)
+  (request/check-length headers body-bytes-max)
   (let [condition (request/precondition headers)
-        permits   (int (inc (quot (request/body-bound headers) (long permit-bytes))))]
-    (if-not (.tryAcquire body-budget permits)
-      (response/unavailable "This server is busy with too many large values.")
-      (let [answer (try (put-value context k condition (request/body-bytes body))
-                        (catch Throwable thrown
-                          (CompletableFuture/failedFuture thrown)))]
-        (if (instance? CompletableFuture answer)
-          (.whenComplete ^CompletableFuture answer
-                         (reify BiConsumer (accept [_ _ _] (.release body-budget permits))))
-          (do (.release body-budget permits)
-              answer))))))
+        {:keys [taken? refused? give-back]} (room body-budget)
+        put       (fn [octets]
+                    (if (refused?)
+                      (response/unavailable "This server is busy with too many large values.")
+                      (put-value context k condition octets)))]
+    (-> (try (request/body request body-bytes-max body-ms taken?)
+             (catch Throwable thrown (CompletableFuture/failedFuture thrown)))
+        (then-compose #(within context (put %)))
+        (.whenComplete (reify BiConsumer (accept [_ _ _] (give-back)))))))
 
 (defn- delete-key [{:keys [store]} k {:keys [headers query-string]}]
   (request/no-query query-string)
@@ -134,12 +155,17 @@
 
 ;; --- routing
 
+(defn- in-time
+  "The answer, [[within]] the time when it is a future."
+  [context answer]
+  (if (instance? CompletableFuture answer) (within context answer) answer))
+
 (def ^:private starting "This server is starting.")
 
 (defn- serve-page [context {:keys [page store?]} {:keys [request-method] :as request}]
   (cond (not (contains? #{:get :head} request-method)) (response/not-allowed ["GET" "HEAD"])
         (and store? (nil? (:store context)))           (response/unavailable starting)
-        :else                                          (page context request)))
+        :else                                          (in-time context (page context request))))
 
 (defn- serve-key [context k {:keys [request-method] :as request}]
   (let [verb (case request-method
@@ -151,7 +177,9 @@
           (str/starts-with? k "_") (response/sentence 400 "Keys that start with _ are reserved.")
           (= "" k)                (response/sentence 400 "The path names no key; write it like /mykey.")
           (nil? (:store context)) (response/unavailable starting)
-          :else                   (verb context k request))))
+          ;; What a PUT waits for first is the client.
+          (= put-key verb)        (put-key context k request)
+          :else                   (in-time context (verb context k request)))))
 
 (defn- route
   "A response, or a future of one."
@@ -161,13 +189,8 @@
       (serve-page context page request)
       (serve-key context k request))))
 
-(defn- bounded
-  "The same future, failed when it is not done in time."
-  ^CompletableFuture [^CompletableFuture future ^long timeout-ms]
-  (.orTimeout (.copy future) timeout-ms TimeUnit/MILLISECONDS))
-
-(defn- answer-later [^CompletableFuture future timeout-ms ^Executor executor finish]
-  (.whenCompleteAsync ^CompletionStage (bounded future (+ (long timeout-ms) (long grace-ms)))
+(defn- answer-later [^CompletableFuture future ^Executor executor finish]
+  (.whenCompleteAsync future
                       (reify BiConsumer
                         (accept [_ answer thrown]
                           (finish (if thrown (response/failure thrown) answer))))
@@ -189,9 +212,11 @@
     :report              a function: what `/_node` tells other servers, EDN
     :registry            counters of `quorate.ring.metrics`
     :command-timeout-ms  how long a request may wait for the store
-    :executor            writes the answers that had to wait"
-  [{:keys [store-now registry command-timeout-ms executor] :as options}]
-  (let [budget (Semaphore. (quot (long body-budget-bytes) (long permit-bytes)))]
+    :body-bytes-max      largest body of a PUT, in bytes
+    :body-ms             how long a client may take to send it
+    :executor            begins to write the answers that had to wait"
+  [{:keys [store-now registry executor] :as options}]
+  (let [budget (Semaphore. (int body-budget-bytes))]
     (fn [{:keys [request-method] :as request} respond raise]
       (let [began   (metrics/began! registry)
             context (assoc options :store (store-now) :body-budget budget)
@@ -201,5 +226,5 @@
             answer  (try (route context request)
                          (catch Throwable thrown (response/failure thrown)))]
         (if (instance? CompletableFuture answer)
-          (answer-later answer command-timeout-ms executor finish)
+          (answer-later answer executor finish)
           (finish answer))))))

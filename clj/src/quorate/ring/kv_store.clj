@@ -30,11 +30,12 @@
   "Opens the node that the configuration describes, with `:servers` the raft address of every server by name. Throws an
   ex-info with `:error` and one sentence when the directory is locked, the raft port used, or the configuration
   impossible."
-  [{:keys [name servers data-dir join? insecure? command-timeout-ms]}]
+  [{:keys [name servers data-dir join? insecure? tls command-timeout-ms]}]
   (->KvStore (kv/open {:this-server   name
                        :servers       servers
                        :log-directory data-dir
                        :join?         join?
+                       :tls           tls
                        :insecure      insecure?})
              command-timeout-ms))
 

@@ -15,7 +15,7 @@
 
 (set! *warn-on-reflection* true)
 
-(def ^:private answer-threads "Threads that write the answers to requests that waited for the cluster." 16)
+(def ^:private answer-threads "Threads that begin to write the answers to requests that waited for the cluster; none waits for a client." 16)
 
 (def ^:private stop-ms
   "A stop that takes longer than this is given up, in milliseconds: the data is safe at any moment."
@@ -26,14 +26,14 @@
 
 (defn- answer-executor
   "Its queue holds an answer for every connection that there can be."
-  ^ThreadPoolExecutor []
+  ^ThreadPoolExecutor [connections-max]
   (let [number  (AtomicLong.)
         factory (reify ThreadFactory
                   (newThread [_ task]
                     (doto (Thread. task (str "quorate-answers-" (.incrementAndGet number)))
                       (.setDaemon true))))]
     (doto (ThreadPoolExecutor. (int answer-threads) (int answer-threads) 30 TimeUnit/SECONDS
-                               (ArrayBlockingQueue. (int server/connections-max)) ^ThreadFactory factory)
+                               (ArrayBlockingQueue. (int connections-max)) ^ThreadFactory factory)
       (.allowCoreThreadTimeOut true))))
 
 (defn- ask-to-join
@@ -51,7 +51,9 @@
                       :report             #(cluster/own-report config (status))
                       :registry           registry
                       :command-timeout-ms (:command-timeout-ms config)
-                      :executor           (answer-executor)})))
+                      :body-bytes-max     (:body-bytes-max (:http config))
+                      :body-ms            (:body-ms (:http config))
+                      :executor           (answer-executor (:connections-max (:http config)))})))
 
 (defn- open-store [client config]
   (ask-to-join client config)
@@ -64,7 +66,7 @@
   [config]
   (let [client (cluster/client)
         opened (atom nil)
-        http   (server/start (ring-handler config client opened (metrics/registry)) (:host config) (:port config))]
+        http   (server/start (ring-handler config client opened (metrics/registry)) (:host config) (:port config) (:http config))]
     (try
       (reset! opened (open-store client config))
       {:http http, :store opened}
@@ -96,7 +98,7 @@
 
 (defn- check-arguments [arguments]
   (when-not (or (empty? arguments) (= ["server"] arguments) (= ["server-headless"] arguments))
-    (refuse :ring/usage "The ring server takes no arguments but \"server\"; PORT, CLUSTER, JOIN, HOST, DATA_DIR and RAFT_PORT are set in the environment.")))
+    (refuse :ring/usage "The ring server takes no arguments but \"server\"; PORT, CLUSTER, JOIN and all else are set in the environment.")))
 
 (defn- start-from-environment [arguments]
   (check-arguments (vec arguments))

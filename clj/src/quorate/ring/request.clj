@@ -5,17 +5,12 @@
   (:require [clojure.string :as str])
   (:import (java.io ByteArrayOutputStream InputStream IOException)
            (java.nio ByteBuffer)
-           (java.nio.charset CharacterCodingException CodingErrorAction StandardCharsets)))
+           (java.nio.charset CharacterCodingException CodingErrorAction StandardCharsets)
+           (java.util.concurrent CompletableFuture CompletionException TimeUnit TimeoutException)
+           (java.util.concurrent.atomic AtomicLong)
+           (java.util.function BiFunction)))
 
 (set! *warn-on-reflection* true)
-
-(def body-bytes-max
-  "Largest body of a PUT, in bytes; the engine's largest command, of which key and framing are a part."
-  (* 8 1024 1024))
-
-(def body-ms-max
-  "How long a client may take to send a body, in milliseconds; a slow one holds a thread."
-  60000)
 
 (defn refuse
   "Throws the refusal of a request: the HTTP `status` and a sentence."
@@ -142,43 +137,58 @@
   [headers]
   (some-> (get headers "content-length") str/trim parse-long))
 
-(defn body-bound
-  "How many bytes the body of this request can have; refused with 413 when that is known to be too many."
-  ^long [headers]
+(defn check-length
+  "Refuses with 413 when the headers tell that the body has more than `most` bytes."
+  [headers most]
   (let [length (declared-length headers)]
-    (when (and length (< (long body-bytes-max) (long length)))
-      (refuse 413 "The value has " length " bytes; at most " body-bytes-max " are possible."))
-    (long (or length body-bytes-max))))
+    (when (and length (< (long most) (long length)))
+      (refuse 413 "The value has " length " bytes; at most " most " are possible."))))
 
-(defn- copy-up-to
-  "Copies at most about `n` bytes; refuses a client that takes longer than `body-ms-max`."
-  [^InputStream from ^ByteArrayOutputStream to ^long n]
-  (let [buffer   (byte-array 16384)
-        deadline (+ (System/nanoTime) (* (long body-ms-max) 1000000))]
+(defn- broken-off
+  "A client that breaks off is no failure of the server."
+  []
+  (refuse 400 "The body ended before its time."))
+
+(defn- copy
+  "What `from` holds, as long as `taken?` agrees to so many bytes more."
+  ^bytes [^InputStream from taken?]
+  (let [buffer (byte-array 16384)
+        octets (ByteArrayOutputStream.)]
     (loop []
-      (when (< deadline (System/nanoTime))
-        (refuse 408 "The body took longer than " (quot (long body-ms-max) 1000) " seconds."))
       (let [got (.read from buffer)]
-        (when (pos? got)
-          (.write to buffer 0 got))
-        (when (and (not (neg? got)) (< (.size to) n))
-          (recur))))))
-
-(defn- read-up-to
-  "At most about `n` bytes of the body. A client that breaks off is no failure of the server."
-  [^InputStream body ^long n]
-  (let [octets (ByteArrayOutputStream.)]
-    (try (copy-up-to body octets n)
-         (catch IOException _
-           (refuse 400 "The body ended before its time.")))
+        (when (and (not (neg? got)) (taken? got))
+          (.write octets buffer 0 got)
+          (recur))))
     (.toByteArray octets)))
 
-(defn body-bytes
-  "The whole body; never reads beyond the limit."
-  ^bytes [^InputStream body]
-  (if (nil? body)
-    (byte-array 0)
-    (let [^bytes octets (read-up-to body (inc (long body-bytes-max)))]
-      (when (< (long body-bytes-max) (alength octets))
-        (refuse 413 "The value is larger than " body-bytes-max " bytes."))
-      octets)))
+(defn- stream-body
+  "The body from a stream, as other ring adapters have it."
+  [^InputStream body taken?]
+  (CompletableFuture/completedFuture
+   (if (nil? body)
+     (byte-array 0)
+     (try (copy body taken?)
+          (catch IOException _ (broken-off))))))
+
+(defn- late
+  "What is wrong when a body does not come, as the exception to throw."
+  [thrown body-ms]
+  (let [cause (if (instance? CompletionException thrown) (ex-cause thrown) thrown)]
+    (if (instance? TimeoutException cause)
+      (refuse 408 "The body took longer than " (/ (long body-ms) 1000.0) " seconds.")
+      (broken-off))))
+
+(defn body
+  "A future of the whole body, a byte array; never holds more than `most` bytes of it. `taken?` is asked, by number of bytes, whether
+  there is room for each further piece; where there is none it throws. After `body-ms` without an end it fails."
+  ^CompletableFuture [{:keys [read-body body]} most body-ms taken?]
+  (let [room    (AtomicLong. (long most))
+        within? (fn [n] (and (not (neg? (.addAndGet room (- (long n)))))
+                             (taken? n)))
+        read    (if read-body (read-body within?) (stream-body body within?))]
+    (-> (.orTimeout ^CompletableFuture read (long body-ms) TimeUnit/MILLISECONDS)
+        (.handle (reify BiFunction
+                   (apply [_ octets thrown]
+                     (cond thrown              (late thrown body-ms)
+                           (neg? (.get room)) (refuse 413 "The value is larger than " most " bytes.")
+                           :else               octets)))))))

@@ -3,12 +3,14 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use openraft::OptionalSend;
 use openraft::async_runtime::AsyncRuntime;
+use openraft::async_runtime::watch::{RecvError, SendError, Watch, WatchReceiver, WatchSender};
 use openraft::impls::TokioRuntime;
+use openraft::{OptionalSend, OptionalSync};
 use rand_core::TryRng;
 
 use crate::surroundings::{fill_random, random_u64, wall_ms};
+use crate::watch;
 
 /// openraft's tokio runtime, but for where random numbers come from.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl AsyncRuntime for CoreRuntime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = Draw;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = CoreWatch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 
@@ -95,5 +97,51 @@ impl AsyncRuntime for CoreRuntime {
         F: Future<Output = T>,
     {
         self.0.block_on(future)
+    }
+}
+
+/// openraft's watched values, by [`crate::watch`].
+#[derive(Debug)]
+pub struct CoreWatch;
+
+impl Watch for CoreWatch {
+    type Sender<T: OptionalSend + OptionalSync> = watch::Sender<T>;
+    type Receiver<T: OptionalSend + OptionalSync> = watch::Receiver<T>;
+    type Ref<'a, T: OptionalSend + 'a> = watch::Ref<'a, T>;
+
+    fn channel<T: OptionalSend + OptionalSync>(init: T) -> (watch::Sender<T>, watch::Receiver<T>) {
+        watch::channel(init)
+    }
+}
+
+impl<T: OptionalSend + OptionalSync> WatchSender<CoreWatch, T> for watch::Sender<T> {
+    fn send(&self, value: T) -> Result<(), SendError<T>> {
+        watch::Sender::send(self, value).map_err(SendError)
+    }
+
+    fn send_if_modified<F: FnOnce(&mut T) -> bool>(&self, modify: F) -> bool {
+        watch::Sender::send_if_modified(self, modify)
+    }
+
+    fn borrow_watched(&self) -> watch::Ref<'_, T> {
+        self.borrow()
+    }
+
+    fn subscribe(&self) -> watch::Receiver<T> {
+        watch::Sender::subscribe(self)
+    }
+}
+
+impl<T: OptionalSend + OptionalSync> WatchReceiver<CoreWatch, T> for watch::Receiver<T> {
+    async fn changed(&mut self) -> Result<(), RecvError> {
+        watch::Receiver::changed(self).await.map_err(|_| RecvError(()))
+    }
+
+    fn borrow_watched(&self) -> watch::Ref<'_, T> {
+        self.borrow()
+    }
+
+    fn borrow_and_update(&mut self) -> watch::Ref<'_, T> {
+        watch::Receiver::borrow_and_update(self)
     }
 }

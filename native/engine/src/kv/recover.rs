@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use sled::Batch;
 
@@ -16,6 +15,7 @@ use super::record::{DATA, Digest, META, Meta, NOTE, Phase, Record, fingerprint};
 use super::store::{Store, sled_failure, sync_dir};
 use crate::error::{Code, Failure};
 use crate::limits::SET_ASIDE_MAX;
+use crate::surroundings::wall_ms;
 
 /// An open store, whole, and what is known of it.
 pub(super) struct Recovered {
@@ -96,7 +96,7 @@ fn verify(store: &Store, meta: &Meta) -> Result<HashMap<Vec<u8>, u64>, Failure> 
 }
 
 fn set_aside(dir: &Path) -> Result<PathBuf, Failure> {
-    let mut stamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let mut stamp = u128::from(wall_ms());
     let mut aside = aside_path(dir, stamp);
     while aside.exists() {
         stamp += 1;

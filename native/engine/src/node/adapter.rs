@@ -14,6 +14,7 @@ use crate::node::apply_queue::Work;
 use crate::node::problems::Problem;
 use crate::node::snapshots::{self, Frozen};
 use crate::snapshot::{IncomingSnapshot, OpenSnapshot, SnapshotDir, SnapshotFile};
+use crate::surroundings::Stage;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
@@ -85,6 +86,7 @@ impl RaftStateMachine<TypeConfig> for MachineAdapter {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
+        self.shared.pace.pass(Stage::Snapshot).await;
         let snapshots = self.snapshots.clone();
         let adopted = blocking(move || snapshots.adopt_file(snapshot)).await?;
         *self.shared.handed.lock() = (meta.last_log_id, meta.last_membership.clone());

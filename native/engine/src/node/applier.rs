@@ -13,7 +13,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use openraft::storage::RaftLogReader;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::command::CommandId;
 use crate::consensus::log::LogStore;
@@ -28,8 +27,10 @@ use crate::node::observer::Observer;
 use crate::node::pending::{Due, Pending, Reply};
 use crate::node::problems::{Problem, Problems};
 use crate::node::snapshots::UntilClosed;
+use crate::planted::{self, Defect};
 use crate::snapshot::{OpenSnapshot, SnapshotDir};
 use crate::surroundings::{Pace, Stage};
+use crate::watch;
 use crate::worker::{Worker, pause};
 
 /// Before the first new attempt of a machine that failed; doubles with each further one, up to the longest.
@@ -91,6 +92,8 @@ impl Shared {
 pub struct Applier {
     machine: Box<dyn StateMachine>,
     books: Books,
+    /// The membership before the present one.
+    former: StoredMembership,
     shared: Arc<Shared>,
     revival: Option<Revival>,
     /// Up to where entries, or a snapshot of them, were taken out of the queue.
@@ -115,7 +118,8 @@ impl Applier {
     ) -> Result<Applier, Failure> {
         let books = Books::from_notes(&machine.load_notes()?)?;
         let taken = books.applied.log_id.map(|log_id| log_id.index);
-        let mut applier = Applier { machine, books, shared, revival: None, taken, failures: 0 };
+        let former = StoredMembership::default();
+        let mut applier = Applier { machine, books, former, shared, revival: None, taken, failures: 0 };
         // Before the snapshot counts: nobody may read what is not installed yet.
         applier.publish();
         if let Some(snapshot) = snapshot {
@@ -259,6 +263,7 @@ impl Applier {
         match entry.payload {
             openraft::EntryPayload::Blank => Ok(()),
             openraft::EntryPayload::Membership(membership) => {
+                self.former = self.books.membership.clone();
                 self.books.enter_membership(entry.log_id, membership);
                 Ok(())
             }
@@ -285,7 +290,10 @@ impl Applier {
         }
     }
 
-    async fn finish(&mut self, round: Round) -> bool {
+    async fn finish(&mut self, mut round: Round) -> bool {
+        if planted::is(Defect::ApplyOutOfOrder) {
+            round.disorder();
+        }
         self.shared.pace.clone().pass(Stage::Apply).await;
         let notes = match self.books.changes() {
             Ok(notes) => notes,
@@ -322,7 +330,7 @@ impl Applier {
     }
 
     async fn install(&mut self, snapshot: &OpenSnapshot) {
-        if snapshot.meta.last_log_id < self.books.applied.log_id {
+        if snapshot.meta.last_log_id < self.books.applied.log_id && !planted::is(Defect::OlderSnapshotInstalled) {
             return;
         }
         let books = self.persistently("installing a snapshot", |this| {
@@ -357,8 +365,9 @@ impl Applier {
     }
 
     fn freeze(&mut self) -> Result<FrozenState, Failure> {
-        let meta =
-            SnapshotMeta { last_log_id: self.books.applied.log_id, last_membership: self.books.membership.clone() };
+        let old = planted::is(Defect::SnapshotOldMembership);
+        let last_membership = if old { self.former.clone() } else { self.books.membership.clone() };
+        let meta = SnapshotMeta { last_log_id: self.books.applied.log_id, last_membership };
         Ok(FrozenState {
             meta,
             index: self.books.applied.index,
@@ -495,6 +504,18 @@ struct Round {
     stale: Vec<u64>,
 }
 
+impl Round {
+    /// Exchanges the first two commands when the first is of this node.
+    fn disorder(&mut self) {
+        if let [first, second, ..] = self.commands.as_mut_slice()
+            && first.local
+        {
+            std::mem::swap(first, second);
+            std::mem::swap(&mut first.index, &mut second.index);
+        }
+    }
+}
+
 /// Not `Closed`: the consensus core is being started again, and the log with it.
 fn log_is_away() -> Failure {
     Failure::new(Code::Unavailable, "The log is being opened again.")
@@ -509,7 +530,12 @@ pub fn deliver(due: Vec<Due>, observer: &dyn Observer) {
     let mut observed = Vec::with_capacity(due.len());
     for (ticket, reply, outcome) in due {
         match reply {
-            Reply::Observer => observed.push((ticket, outcome)),
+            Reply::Observer => {
+                if planted::is(Defect::CompletedTwice) {
+                    observed.push((ticket, outcome.clone()));
+                }
+                observed.push((ticket, outcome));
+            }
             Reply::Call(call) => contain("A callback", || call(outcome)),
         }
     }

@@ -10,6 +10,7 @@ use crate::consensus::types::{LogId, Membership, StoredMembership};
 use crate::dedup::{SessionTable, Verdict, Window};
 use crate::error::{Code, Failure};
 use crate::machine::{Note, Notes};
+use crate::planted::{self, Defect};
 
 const APPLIED_KEY: &[u8] = b"applied";
 const MEMBERSHIP_KEY: &[u8] = b"membership";
@@ -62,7 +63,7 @@ impl Books {
     pub fn to_notes(&self) -> Result<Notes, Failure> {
         let mut notes =
             vec![(APPLIED_KEY.to_vec(), encode(&self.applied)?), (MEMBERSHIP_KEY.to_vec(), encode(&self.membership)?)];
-        for (node, window) in self.sessions.iter() {
+        for (node, window) in self.sessions.iter().filter(|_| !planted::is(Defect::SnapshotWithoutSessions)) {
             notes.push((window_key(node), encode(window)?));
         }
         Ok(notes)
@@ -93,9 +94,14 @@ impl Books {
     /// Judges a command in log order; a new one gets the next user-visible index.
     pub fn admit(&mut self, command: &Command) -> Verdict {
         if !self.is_member(command.id.node) {
+            self.sessions.settle(&command.id);
+            self.touch(command.id.node);
             return Verdict::Stale;
         }
-        let verdict = self.sessions.admit(&command.id, command.low_water);
+        let mut verdict = self.sessions.admit(&command.id, command.low_water);
+        if planted::is(Defect::RetryAppliedTwice) && verdict == Verdict::Repeated {
+            verdict = Verdict::New;
+        }
         self.touch(command.id.node);
         if verdict == Verdict::New {
             self.applied.index += 1;
@@ -173,6 +179,23 @@ mod tests {
         assert_eq!(Books::from_notes(&stored).unwrap(), books);
         assert_eq!(Books::from_notes(&books.to_notes().unwrap()).unwrap(), books);
         assert_eq!(books.applied.index, 3);
+    }
+
+    #[test]
+    fn what_was_discarded_for_want_of_membership_stays_discarded_when_its_node_is_let_in_again() {
+        let mut books = Books::default();
+        books.enter_membership(log_id(1), members(&[1, 2]));
+        assert_eq!(books.admit(&command(1, 1)), Verdict::New);
+        books.enter_membership(log_id(2), members(&[2]));
+        assert_eq!(books.admit(&command(1, 2)), Verdict::Stale);
+        assert_eq!(books.admit(&command(9, 5)), Verdict::Stale, "a node that never was a member");
+        books.enter_membership(log_id(3), members(&[1, 2, 9]));
+        assert_eq!(books.admit(&command(1, 2)), Verdict::Stale, "another copy");
+        assert_eq!(books.admit(&command(9, 5)), Verdict::Stale, "another copy");
+        assert_eq!(books.admit(&command(1, 3)), Verdict::New);
+        assert_eq!(books.admit(&command(9, 6)), Verdict::New);
+        let notes = books.to_notes().unwrap();
+        assert_eq!(Books::from_notes(&notes).unwrap().admit(&command(1, 2)), Verdict::Stale, "after a snapshot");
     }
 
     #[test]

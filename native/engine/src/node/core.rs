@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::NodeConfig;
@@ -29,6 +29,8 @@ use crate::node::snapshots::Snapshots;
 use crate::surroundings::Surroundings;
 use crate::transport::Peers;
 use crate::transport::carried::Carried;
+use crate::transport::wire::Wire;
+use crate::watch;
 
 /// Who this node is, as far as it knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub struct Core {
     pub reads: ReadQueue,
     /// Takes snapshots.
     pub snapshots: Snapshots,
+    /// How connections come about.
+    pub wire: Arc<dyn Wire>,
     /// Connections to other nodes.
     pub peers: Peers,
     /// Connections for questions between hosts: a large answer holds up no vote.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::config::{NodeConfig, TransportKind};
 use crate::datadir::DataDir;
@@ -37,8 +37,10 @@ use crate::node::start::Machine;
 use crate::snapshot::SnapshotDir;
 use crate::surroundings::{Pace, Surroundings};
 use crate::transport::carried::Carried;
-use crate::transport::wire::{Tcp, Wire};
+use crate::transport::tls::Tls;
+use crate::transport::wire::{LoopbackTcp, Tcp, Wire};
 use crate::transport::{Identity, Peers, Transport, TransportOptions};
+use crate::watch;
 use crate::worker::Worker;
 
 /// Threads that a node may use to wait for disks (snapshots, opening files).
@@ -81,22 +83,22 @@ pub fn open(
         None => (Arc::new(OsDisk), Pace::default()),
     };
     let mut data = DataDir::open_on(disk.clone(), &config.data_dir, &config.name)?;
-    let identity = identify(&mut data)?;
+    let identity = identify(&mut data, &config.name)?;
     let snapshots = SnapshotDir::open_on(disk, &data.snapshots_dir(0))?;
     let (machine, sides) = open_machine(machine, &data, &config)?;
-    let (applier, shared) = open_applier(machine, &snapshots, &identity, observer.clone(), pace)?;
-    let core = assemble(config, data, identity, shared, observer, sides, snapshots.clone(), surroundings);
+    let (applier, shared) = open_applier(machine, &snapshots, &identity, observer, pace)?;
+    let core = assemble(config, data, identity, shared, sides, snapshots.clone(), surroundings)?;
     Ok((core, applier, snapshots))
 }
 
 /// The node's identity as it is on disk, or a fresh one.
-fn identify(data: &mut DataDir) -> Result<Known, Failure> {
+fn identify(data: &mut DataDir, name: &str) -> Result<Known, Failure> {
     match data.identity().cloned() {
         Some(stored) => {
             let incarnation = data.next_incarnation()?;
             Ok(Known { cluster: Some(stored.cluster), node: stored.node, incarnation })
         }
-        None => Ok(Known { cluster: None, node: bootstrap::fresh_id()?, incarnation: 0 }),
+        None => Ok(Known { cluster: None, node: bootstrap::fresh_id(name)?, incarnation: 0 }),
     }
 }
 
@@ -150,22 +152,28 @@ fn open_applier(
     Ok((applier, shared))
 }
 
-/// Puts the parts of a node together.
+/// Puts the parts of a node together. Fails with `Invalid` when its certificates cannot be used.
 fn assemble(
     config: NodeConfig,
     data: DataDir,
     identity: Known,
     shared: Arc<Shared>,
-    observer: Arc<dyn Observer>,
     sides: Sides,
     snapshots: SnapshotDir,
     surroundings: Option<Surroundings>,
-) -> Arc<Core> {
+) -> Result<Arc<Core>, Failure> {
+    let observer = shared.observer.clone();
     let carried = (config.transport == TransportKind::Host).then(|| carried(&config.name, observer.clone()));
+    let wire = match (&carried, &surroundings) {
+        (Some(carried), _) => Arc::new(carried.clone()),
+        (None, Some(around)) => around.wire.clone(),
+        (None, None) => wire(&config, &shared.problems)?,
+    };
     let possible = config.snapshots;
-    Arc::new_cyclic(|weak| Core {
-        peers: peers(carried.as_ref(), surroundings.as_ref(), weak),
-        askers: peers(carried.as_ref(), surroundings.as_ref(), weak),
+    Ok(Arc::new_cyclic(|weak| Core {
+        peers: peers(&wire, weak),
+        askers: peers(&wire, weak),
+        wire,
         carried,
         surroundings,
         config,
@@ -190,7 +198,20 @@ fn assemble(
         host_applied: watch::channel(0).0,
         closing: AtomicBool::new(false),
         close_bell: Notify::new(),
-    })
+    }))
+}
+
+/// TCP as the configuration has it: with TLS, else on loopback only, unless it says otherwise.
+fn wire(config: &NodeConfig, problems: &Arc<Problems>) -> Result<Arc<dyn Wire>, Failure> {
+    let Some(files) = config.tls.clone() else {
+        return Ok(if config.insecure { Arc::new(Tcp) } else { Arc::new(LoopbackTcp) });
+    };
+    let problems = problems.clone();
+    let report = move |problem: Option<Failure>| match problem {
+        Some(failure) => problems.set(Problem::Tls, failure),
+        None => problems.clear(Problem::Tls),
+    };
+    Ok(Arc::new(Tls::new(files, Box::new(report))?))
 }
 
 fn carried(name: &str, observer: Arc<dyn Observer>) -> Carried {
@@ -202,16 +223,12 @@ fn carried(name: &str, observer: Arc<dyn Observer>) -> Carried {
     Carried::new(name, Box::new(carrier))
 }
 
-fn peers(carried: Option<&Carried>, surroundings: Option<&Surroundings>, core: &Weak<Core>) -> Peers {
+fn peers(wire: &Arc<dyn Wire>, core: &Weak<Core>) -> Peers {
     let core = core.clone();
     // How the node introduces itself to those it connects to.
-    let introduction =
-        move || -> Identity { core.upgrade().map_or_else(service::nobody, |core| service::identity(&core)) };
-    match (carried, surroundings) {
-        (Some(carried), _) => Peers::over(Arc::new(carried.clone()), introduction),
-        (None, Some(around)) => Peers::over(around.wire.clone(), introduction),
-        (None, None) => Peers::new(introduction),
-    }
+    Peers::over(wire.clone(), move || -> Identity {
+        core.upgrade().map_or_else(service::nobody, |core| service::identity(&core))
+    })
 }
 
 /// Binds the node's address and starts its threads. Fails with `AddressInUse`, `Io`.
@@ -258,12 +275,7 @@ async fn live(core: Arc<Core>, parts: Parts) {
 async fn listen(core: &Arc<Core>) -> Result<Option<Transport>, Failure> {
     let Some(address) = core.config.listen_address() else { return Ok(None) };
     let service = Arc::new(NodeService::new(Arc::downgrade(core)));
-    let wire: &dyn Wire = match (&core.carried, &core.surroundings) {
-        (Some(carried), _) => carried,
-        (None, Some(around)) => around.wire.as_ref(),
-        (None, None) => &Tcp,
-    };
-    Transport::listen_on(wire, address, service, TransportOptions::default()).await.map(Some)
+    Transport::listen_on(&*core.wire, address, service, TransportOptions::default()).await.map(Some)
 }
 
 /// After a panic of the node's own thread nothing would ever be answered: everything is, and nothing more is accepted.

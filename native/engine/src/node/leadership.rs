@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use openraft::ServerState;
-use openraft::async_runtime::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
 use tokio::time::Instant;
 

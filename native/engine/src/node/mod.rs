@@ -13,6 +13,9 @@ pub mod core;
 #[cfg(test)]
 mod core_panics;
 pub(crate) mod forming;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod fuzz;
 pub mod inspect;
 mod launch;
 pub mod leadership;

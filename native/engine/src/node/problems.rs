@@ -20,6 +20,8 @@ pub enum Problem {
     Machine,
     /// Taking snapshots.
     Snapshot,
+    /// Certificates on disk that cannot be used; the former ones are.
+    Tls,
     /// The consensus core.
     Consensus,
 }

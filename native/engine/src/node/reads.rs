@@ -18,6 +18,7 @@ use crate::limits::READS_MAX;
 use crate::node::core::Core;
 use crate::node::leadership::Leader;
 use crate::node::service::READ_INDEX;
+use crate::planted::{self, Defect};
 use crate::session::Consistency;
 use crate::surroundings::Stage;
 use crate::worker::Worker;
@@ -131,7 +132,7 @@ pub async fn barrier(core: &Arc<Core>, policy: ReadPolicy) -> Result<(), Failure
     };
     if core.host.is_some() {
         let mut applied = core.host_applied.subscribe();
-        applied.wait_for(|applied| *applied >= index).await.map_err(|_| Failure::closed())?;
+        drop(applied.wait_for(|applied| *applied >= index).await.map_err(|_| Failure::closed())?);
     }
     Ok(())
 }
@@ -157,6 +158,10 @@ pub async fn read_index(core: &Arc<Core>, policy: ReadPolicy) -> Result<u64, Fai
 /// On the leader: confirms its leadership and gives the log index to wait for.
 pub async fn confirm(core: &Arc<Core>, policy: ReadPolicy) -> Result<u64, Failure> {
     let raft = core.raft()?;
+    let lease = planted::is(Defect::LeaseAfterPause) && policy == ReadPolicy::LeaseRead;
+    if lease || planted::is(Defect::StaleRead) {
+        return Ok(core.applier.progress.borrow().next_log_index.saturating_sub(1));
+    }
     let linearizer = raft.get_read_linearizer(policy).await;
     let linearizer = linearizer
         .map_err(|error| Failure::new(Code::Unavailable, format!("The leader could not confirm itself: {error}")))?;

@@ -17,7 +17,9 @@ use crate::node::adapter::RaftNode;
 use crate::node::applier::Shared;
 use crate::node::apply_queue::{ApplyQueue, FrozenState, Work};
 use crate::node::problems::Problem;
+use crate::planted::{self, Defect};
 use crate::snapshot::{OpenSnapshot, SnapshotDir};
+use crate::surroundings::{Pace, Stage};
 
 /// Bytes logged since the last snapshot that call for one, however few the commands.
 const SNAPSHOT_LOG_BYTES: u64 = 256 << 20;
@@ -100,6 +102,9 @@ impl Snapshots {
         }
         let open = finish(&mut begin(&self.shared), self.directory.clone()).await?;
         self.shared.has_snapshot(&open);
+        if planted::is(Defect::OlderSnapshotInstalled) {
+            self.shared.queue.push(Work::Install(open.clone()));
+        }
         Ok(open)
     }
 
@@ -185,19 +190,21 @@ impl Purge {
 pub struct Frozen {
     view: oneshot::Receiver<Result<FrozenState, Failure>>,
     queue: Arc<ApplyQueue>,
+    pace: Pace,
 }
 
 /// Asks for a view of the state as of now, in the order of the log.
 pub fn begin(shared: &Shared) -> Frozen {
     let (reply, view) = oneshot::channel();
     shared.queue.push(Work::Freeze(reply));
-    Frozen { view, queue: shared.queue.clone() }
+    Frozen { view, queue: shared.queue.clone(), pace: shared.pace.clone() }
 }
 
 /// Writes the view to `directory`. Fails with `Io`, `StateMachine`, `Closed`.
 pub async fn finish(frozen: &mut Frozen, directory: SnapshotDir) -> Result<OpenSnapshot, Failure> {
     let queue = frozen.queue.clone();
     let view = (&mut frozen.view).await.map_err(|_| Failure::closed())??;
+    frozen.pace.pass(Stage::Snapshot).await;
     blocking(move || write(&directory, view, queue)).await
 }
 

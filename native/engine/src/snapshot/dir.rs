@@ -14,6 +14,7 @@ use crate::consensus::types::SnapshotMeta;
 use crate::disk::{Disk, OsDisk};
 use crate::durable::make_dir;
 use crate::error::{Code, Failure};
+use crate::planted::{self, Defect};
 
 const SUFFIX: &str = ".snap";
 const TEMPORARY: &str = ".tmp";
@@ -131,7 +132,9 @@ impl SnapshotDir {
         let path = self.inner.path.join(name(&snapshot.meta));
         let failed = |error: io::Error| Failure::io(format!("Putting {} in place", path.display()), &error);
         self.inner.disk.rename(&snapshot.file.path, &path).map_err(failed)?;
-        self.inner.disk.sync_dir(&self.inner.path).map_err(failed)?;
+        if !planted::is(Defect::RenameNotSynced) {
+            self.inner.disk.sync_dir(&self.inner.path).map_err(failed)?;
+        }
         snapshot.file.path = path;
         state.current = Some(Some(snapshot.clone()));
         self.remove_others(&snapshot.file.path);

@@ -246,3 +246,38 @@ fn a_crash_at_any_step_leaves_the_old_or_the_new() {
         assert_eq!(names(root.path()), [file(3)], "{step}");
     }
 }
+
+/// Half of the damaged heads get a right checksum, so that what lies behind it is read too.
+fn with_right_checksum(mut data: Vec<u8>) -> Vec<u8> {
+    let Some(claimed) = data.get(12..16) else { return data };
+    let end = 16 + u32::from_le_bytes(claimed.try_into().unwrap()) as usize;
+    if let Some(checksum) = data.get(..end).map(crc32fast::hash)
+        && let Some(stored) = data.get_mut(end..end + 4)
+    {
+        stored.copy_from_slice(&checksum.to_le_bytes());
+    }
+    data
+}
+
+#[test]
+fn fuzz_snapshot_files() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = SnapshotDir::open(&root.path().join("whole")).unwrap();
+    let samples = [0, 10, 1000].map(|len| bytes(&take(&dir, 7, &content(len))));
+    let mut turn = 0;
+    // Two chunks may be held at a time.
+    let allowed = quorate_fuzz::Allowance { fixed: 4 << 20, per_byte: 64 };
+    quorate_fuzz::fuzz("snapshot files", &samples, &["quorsnap"], allowed, |input| {
+        turn += 1;
+        let data = if turn % 2 == 0 { input } else { with_right_checksum(input) };
+        let path = root.path().join("damaged");
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join(file(7)), &data).unwrap();
+        let damaged = SnapshotDir::open(&path).unwrap();
+        if let Ok(Some(snapshot)) = damaged.latest() {
+            std::io::copy(&mut snapshot.payload().unwrap(), &mut std::io::sink()).unwrap();
+        }
+        drop(receive(&damaged, &data));
+        fs::remove_dir_all(&path).unwrap();
+    });
+}

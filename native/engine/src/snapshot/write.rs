@@ -11,6 +11,7 @@ use crate::consensus::types::SnapshotMeta;
 use crate::disk::{Disk, DiskFile, Open, write_all_at};
 use crate::error::Failure;
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
+use crate::planted::{self, Defect};
 
 /// A temporary file that is removed when it is dropped, unless it was [`Temporary::keep`]t.
 pub(super) struct Temporary {
@@ -39,7 +40,9 @@ impl Temporary {
     /// Makes it durable; from now on it stays, unless what comes next fails and drops the guard.
     fn sync(&self) -> Result<SnapshotFile, Failure> {
         let failed = |error: &io::Error| Failure::io(format!("Making {} durable", self.path.display()), error);
-        self.file.sync().map_err(|error| failed(&error))?;
+        if !planted::is(Defect::PurgeBeforeSnapshot) {
+            self.file.sync().map_err(|error| failed(&error))?;
+        }
         // Opened anew: the handle that is shared can only read.
         let file = File::open(&self.path).map_err(|error| failed(&error))?;
         Ok(SnapshotFile { path: self.path.clone(), file: Arc::new(file), len: self.len })

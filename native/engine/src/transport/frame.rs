@@ -43,6 +43,12 @@ pub(super) const WRITE_STALL: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 64 << 10;
 const HEADER_BYTES: usize = 3;
 
+/// How the records of TLS begin (RFC 8446, 5.1): with one of these types, and this major version. As the start of a frame this would be
+/// a length over every limit of the handshake.
+const TLS_RECORDS_FROM: u8 = 20;
+const TLS_RECORDS_TO: u8 = 23;
+const TLS_MAJOR: u8 = 3;
+
 /// A frame as it was received; its body shares the read buffer.
 #[derive(Debug)]
 pub(super) struct Frame {
@@ -127,6 +133,14 @@ impl FrameReader {
     }
 
     fn broken(&self, error: &std::io::Error) -> Failure {
+        if let Some(Failure { code, message }) = failure_in(error) {
+            return Failure::new(*code, format!("The connection with {} failed: {message}", self.remote));
+        }
+        if let [TLS_RECORDS_FROM..=TLS_RECORDS_TO, TLS_MAJOR, ..] = self.frames.read_buffer()[..] {
+            let message =
+                format!("{} speaks TLS, and this node does not: give all servers :tls, or none.", self.remote);
+            return Failure::new(Code::Refused, message);
+        }
         if error.kind() == std::io::ErrorKind::InvalidData {
             let max = self.frames.decoder().max_frame_length();
             return Failure::new(Code::Refused, format!("{} sent a frame of more than {max} bytes.", self.remote));
@@ -225,6 +239,11 @@ impl FrameSink {
     fn broken(&self, reason: impl std::fmt::Display) -> Failure {
         Failure::new(Code::Unavailable, format!("The connection with {} broke: {reason}.", self.remote))
     }
+}
+
+/// The failure that a wire wrapped into an error of the operating system's kind.
+pub(super) fn failure_in(error: &io::Error) -> Option<&Failure> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
 /// The result of a call as two parts of a frame: `status u8 (0, or a code) · the answer, or the message in UTF-8`.

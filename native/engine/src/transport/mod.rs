@@ -20,6 +20,7 @@ mod snapshot;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+pub mod tls;
 mod warnings;
 pub mod wire;
 

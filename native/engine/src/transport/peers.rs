@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use crate::error::{Code, Failure};
 use crate::limits::PEERS_MAX;
 
-use super::frame::{FrameReader, FrameSink};
+use super::frame::{FrameReader, FrameSink, failure_in};
 use super::handshake::{Host, Identity, Purpose, introduce};
 use super::slot::Slot;
 use super::wire::{Tcp, Wire};
@@ -59,6 +59,9 @@ impl Dialer {
         let connection = match timeout_at(deadline, self.wire.connect(address)).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
+                if let Some(refusal) = failure_in(&error) {
+                    return Err(refusal.clone());
+                }
                 return Err(Failure::new(Code::Unavailable, format!("Cannot connect to {address}: {error}.")));
             }
             Err(_) => return Err(no_answer(address, within)),

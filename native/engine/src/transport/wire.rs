@@ -1,5 +1,5 @@
-//! The seam under the transport: how byte streams come about. TCP is the implementation; a simulated network or TLS
-//! would be others.
+//! The seam under the transport: how byte streams come about. Plain TCP is here, TLS in [`super::tls`], datagrams that a host carries
+//! in [`super::carried`]; a simulated network is another.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+
+use crate::config::plain_text_refused;
+use crate::error::Code;
 
 /// The reading half of a connection.
 pub type ReadHalf = Box<dyn AsyncRead + Send + Sync + Unpin>;
@@ -53,22 +56,69 @@ pub struct Tcp;
 impl Wire for Tcp {
     fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<Duplex>> {
         let address = address.to_owned();
-        Box::pin(async move { duplex(TcpStream::connect(&address).await?, address) })
+        Box::pin(async move { Ok(duplex(connect_tcp(&address).await?, address)) })
     }
 
     fn listen(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
         let address = address.to_owned();
+        Box::pin(async move { Ok(Box::new(listen_tcp(&address).await?) as Box<dyn Listener>) })
+    }
+}
+
+/// Plain TCP that does not leave this machine: no connection beyond loopback is made or taken. Whatever address comes up, from the
+/// configuration or from another node, nothing is sent in plain text to it unless the user said that this is right.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoopbackTcp;
+
+impl Wire for LoopbackTcp {
+    fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<Duplex>> {
+        let address = address.to_owned();
         Box::pin(async move {
-            let mut reason = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
-            for resolved in lookup_host(&address).await? {
-                match bind(resolved) {
-                    Ok(listener) => return Ok(Box::new(listener) as Box<dyn Listener>),
-                    Err(error) => reason = error,
-                }
-            }
-            Err(reason)
+            let near = loopback_of(&address).await?;
+            Ok(duplex(configured(TcpStream::connect(&near[..]).await?)?, address))
         })
     }
+
+    fn listen(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        let address = address.to_owned();
+        Box::pin(async move { Ok(Box::new(bind_first(loopback_of(&address).await?)?) as Box<dyn Listener>) })
+    }
+}
+
+/// The addresses on loopback that `address` stands for. Fails with a [`crate::Failure`] of `Refused` when there is none.
+async fn loopback_of(address: &str) -> io::Result<Vec<SocketAddr>> {
+    let near: Vec<SocketAddr> = lookup_host(address).await?.filter(|resolved| resolved.ip().is_loopback()).collect();
+    if near.is_empty() {
+        return Err(plain_text_refused(Code::Refused, address).into());
+    }
+    Ok(near)
+}
+
+/// Connects by TCP, without Nagle's delay.
+pub(super) async fn connect_tcp(address: &str) -> io::Result<TcpStream> {
+    configured(TcpStream::connect(address).await?)
+}
+
+/// Listens on the first of the addresses that `address` stands for on which this is possible.
+pub(super) async fn listen_tcp(address: &str) -> io::Result<TcpListener> {
+    bind_first(lookup_host(address).await?)
+}
+
+/// The next connection, without Nagle's delay, and where it comes from.
+pub(super) async fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, String)> {
+    let (stream, remote) = listener.accept().await?;
+    Ok((configured(stream)?, remote.to_string()))
+}
+
+fn bind_first(addresses: impl IntoIterator<Item = SocketAddr>) -> io::Result<TcpListener> {
+    let mut reason = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for address in addresses {
+        match bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => reason = error,
+        }
+    }
+    Err(reason)
 }
 
 /// Binds with SO_REUSEADDR, so that a restart need not wait for old connections to leave TIME_WAIT (two live listeners
@@ -90,14 +140,18 @@ impl Listener for TcpListener {
 
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Duplex>> {
         Box::pin(async move {
-            let (stream, remote) = TcpListener::accept(self).await?;
-            duplex(stream, remote.to_string())
+            let (stream, remote) = accept_tcp(self).await?;
+            Ok(duplex(stream, remote))
         })
     }
 }
 
-fn duplex(stream: TcpStream, remote: String) -> io::Result<Duplex> {
+fn configured(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn duplex(stream: TcpStream, remote: String) -> Duplex {
     let (reader, writer) = stream.into_split();
-    Ok(Duplex { reader: Box::new(reader), writer: Box::new(writer), remote })
+    Duplex { reader: Box::new(reader), writer: Box::new(writer), remote }
 }

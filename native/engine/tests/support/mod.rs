@@ -1,6 +1,7 @@
 //! A cluster of real nodes in one process: real ports on loopback, real disks in a temporary directory.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod certificates;
 pub mod host;
 
 use std::collections::BTreeMap;

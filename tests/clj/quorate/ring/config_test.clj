@@ -1,7 +1,8 @@
 (ns quorate.ring.config-test
   (:require [clojure.test :refer [are deftest is testing]]
             [quorate.ring.cluster :as cluster]
-            [quorate.ring.config :as config])
+            [quorate.ring.config :as config]
+            [quorate.ring.server :as server])
   (:import (clojure.lang ExceptionInfo)))
 
 (defn- refusal
@@ -14,7 +15,7 @@
 
 (deftest the-defaults-are-a-single-node-on-loopback
   (is (= {:name "localhost:3000" :host "127.0.0.1" :port 3000 :raft-port 13000 :data-dir "data/3000"
-          :join? false :insecure? false :command-timeout-ms 4000 :peers []}
+          :join? false :insecure? false :tls nil :http server/defaults :command-timeout-ms 4000 :peers []}
          (config/from-env {}))))
 
 (deftest three-terminals-agree-on-names-and-addresses
@@ -49,6 +50,12 @@
     {"HOST" "0.0.0.0"}                                    #"no other server could reach"
     {"HOST" "10.0.0.1"}                                   #"INSECURE=true"
     {"CLUSTER" "http://10.0.0.2:3000"}                    #"INSECURE=true"
+    {"TLS_CERT" "project.clj"}                            #"TLS_KEY is not set; TLS_CERT, TLS_KEY and TLS_CA go together"
+    {"TLS_CERT" "project.clj" "TLS_KEY" "nowhere" "TLS_CA" "project.clj"} #"TLS_KEY is \"nowhere\", which is no file"
+    {"HOST" "10.0.0.1" "TLS_CERT" "project.clj" "TLS_KEY" "project.clj" "TLS_CA" "project.clj"} #"HTTP is neither encrypted"
+    {"HTTP_CONNECTIONS" "0"}                              #"HTTP_CONNECTIONS is \"0\"; it must be a whole number from 8"
+    {"HTTP_HEADER_MS" "soon"}                             #"HTTP_HEADER_MS"
+    {"HTTP_BODY_BYTES" "8388609"}                         #"HTTP_BODY_BYTES"
     {"HOST" "a host"}                                     #"not the name or address"))
 
 (deftest servers-on-other-machines-need-a-word-of-trust
@@ -59,3 +66,9 @@
 (deftest blank-variables-are-as-good-as-none
   (testing "as a shell script leaves them"
     (is (= (config/from-env {}) (config/from-env {"PORT" "" "CLUSTER" " " "JOIN" "" "HOST" "" "DATA_DIR" ""})))))
+
+(deftest limits-and-certificates-come-from-the-environment
+  (let [file   "project.clj"
+        config (config/from-env {"TLS_CERT" file "TLS_KEY" file "TLS_CA" file "HTTP_CONNECTIONS" "99" "HTTP_HEADER_MS" "500"})]
+    (is (= {:cert file, :key file, :ca file} (:tls config)))
+    (is (= (assoc server/defaults :connections-max 99 :header-ms 500) (:http config)))))

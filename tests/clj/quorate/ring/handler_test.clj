@@ -3,10 +3,11 @@
             [clojure.test :refer [deftest is testing]]
             [quorate.ring.handler :as handler]
             [quorate.ring.memory-store :refer [memory-store]]
-            [quorate.ring.metrics :as metrics]
-            [quorate.ring.request :as request])
+            [quorate.ring.metrics :as metrics])
   (:import (java.io ByteArrayInputStream InputStream)
-           (java.util.concurrent CompletableFuture ForkJoinPool)))
+           (java.util.concurrent CompletableFuture CountDownLatch ForkJoinPool)))
+
+(def ^:private body-bytes-max (* 8 1024 1024))
 
 (defn- server
   "A handler over an empty store, as a function from a request to its answer."
@@ -17,6 +18,8 @@
                                          :report             (constantly {:name "localhost:3000" :raft-port 13000})
                                          :registry           (metrics/registry)
                                          :command-timeout-ms 200
+                                         :body-bytes-max     body-bytes-max
+                                         :body-ms            5000
                                          :executor           (ForkJoinPool/commonPool)}
                                         options))]
     {:store store
@@ -113,7 +116,7 @@
 
 (deftest a-body-beyond-the-limit-is-not-read
   (let [{:keys [ask] :as server} (server)
-        limit request/body-bytes-max
+        limit body-bytes-max
         taken (atom 0)]
     (is (= 201 (:status (ask {:request-method :put :uri "/k" :headers {} :body (stream (byte-array limit))}))))
     (is (= 413 (:status (ask {:request-method :put :uri "/k" :headers {} :body (stream (byte-array (inc limit)))}))))
@@ -126,6 +129,27 @@
       (dotimes [_ 200]
         (ask {:request-method :put :uri "/k" :headers {} :body (endless-stream taken)}))
       (is (= 201 (:status (quorate.ring.handler-test/ask server :put "/k" :body "v")))))))
+
+(deftest a-body-is-held-as-it-comes-and-not-as-it-was-announced
+  (let [{:keys [ask] :as server} (server :body-ms 3000)
+        slow  (fn [body] {:request-method :put, :uri "/k", :headers {"content-length" (str body-bytes-max)}, :read-body body})
+        never (fn [taken?] (taken? 1) (CompletableFuture.))
+        ;; Many more than the budget would hold, if it believed them.
+        slows (doall (repeatedly 100 #(future (ask (slow never)))))]
+    (is (= 201 (:status (quorate.ring.handler-test/ask server :put "/k" :body "v"))))
+    (is (= #{408} (set (map (comp :status deref) slows))))
+    (testing "what has come has its room"
+      (let [here (CountDownLatch. 16)
+            full (fn [taken?]
+                   (taken? (dec (long body-bytes-max)))
+                   (.countDown here)
+                   (CompletableFuture.))
+            held (doall (repeatedly 16 #(future (ask (slow full)))))]
+        (.await here)
+        (is (= 503 (:status (ask (slow (fn [taken?] (taken? 1000000) (CompletableFuture/completedFuture (byte-array 1))))))))
+        (run! deref held)
+        (is (= 201 (:status (quorate.ring.handler-test/ask server :put "/k" :body "v"))))))
+    (is (= 400 (:status (ask (slow (fn [_] (CompletableFuture/failedFuture (java.io.EOFException.))))))))))
 
 (deftest without-a-quorum-the-answer-is-503-in-time
   (let [server (server)

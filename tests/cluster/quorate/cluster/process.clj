@@ -11,7 +11,9 @@
 
 (set! *warn-on-reflection* true)
 
-(def ^:private own-variables ["PORT" "CLUSTER" "JOIN" "HOST" "DATA_DIR" "RAFT_PORT" "INSECURE" "COMMAND_TIMEOUT_MS"])
+(def ^:private own-variables
+  ["PORT" "CLUSTER" "JOIN" "HOST" "DATA_DIR" "RAFT_PORT" "INSECURE" "COMMAND_TIMEOUT_MS" "TLS_CERT" "TLS_KEY" "TLS_CA"
+   "HTTP_CONNECTIONS" "HTTP_HEADER_BYTES" "HTTP_BODY_BYTES" "HTTP_IDLE_MS" "HTTP_HEADER_MS" "HTTP_BODY_MS" "HTTP_SEND_MS"])
 
 (defonce ^:private started (atom []))
 

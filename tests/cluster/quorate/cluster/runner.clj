@@ -4,13 +4,14 @@
             [quorate.cluster.durability-test]
             [quorate.cluster.process :as process]
             [quorate.cluster.refusal-test]
+            [quorate.cluster.slow-test]
             [quorate.cluster.table-test]
             [quorate.cluster.three-test]))
 
 (set! *warn-on-reflection* true)
 
 (def ^:private suites
-  '[quorate.cluster.table-test quorate.cluster.refusal-test quorate.cluster.durability-test quorate.cluster.three-test])
+  '[quorate.cluster.table-test quorate.cluster.refusal-test quorate.cluster.slow-test quorate.cluster.durability-test quorate.cluster.three-test])
 
 (def ^:private totals (atom {:ran 0, :failed #{}}))
 

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::env::{FileSystem, Handle, Permission, WriteExt};
 use super::files::append_seq;
 use crate::error::Failure;
+use crate::planted::{self, Defect};
 
 /// What the guard has seen.
 #[derive(Debug, Default)]
@@ -47,9 +48,12 @@ impl Seen {
         self.failure.lock().clone()
     }
 
-    fn sync(&self, sync: impl FnOnce() -> io::Result<()>) {
+    fn sync(&self, sync: impl Fn() -> io::Result<()>) {
         let begin = Instant::now();
-        let outcome = sync();
+        let mut outcome = sync();
+        if planted::is(Defect::SyncErrorRetried) && outcome.is_err() {
+            outcome = sync();
+        }
         let took_us = begin.elapsed().as_micros() as u64;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.total_us.fetch_add(took_us, Ordering::Relaxed);
@@ -143,12 +147,17 @@ impl<H: Handle> Handle for GuardedHandle<H> {
     }
 }
 
-impl<W: Write> Write for GuardedWriter<W> {
+impl<W: Write + Seek> Write for GuardedWriter<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         if let Some(seq) = self.seq {
             self.seen.current.store(seq, Ordering::Relaxed);
         }
-        self.inner.write(data)
+        match self.inner.write(data) {
+            Err(full) if planted::is(Defect::FullDiskSwallowed) && full.kind() == io::ErrorKind::StorageFull => {
+                self.inner.seek(SeekFrom::Current(data.len() as i64)).map(|_| data.len())
+            }
+            written => written,
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

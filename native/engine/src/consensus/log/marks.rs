@@ -12,7 +12,7 @@
 use bytes::{BufMut, Bytes};
 
 use crate::codec::Reader;
-use crate::consensus::types::{LeaderId, LogId, Vote};
+use crate::consensus::types::{Candidate, LeaderId, LogId, Vote};
 use crate::error::{Code, Failure};
 
 /// The key under which the marks are stored.
@@ -134,7 +134,7 @@ fn take_vote(reader: &mut Reader) -> Result<Option<Vote>, Failure> {
     if reader.u8()? == 0 {
         return Ok(None);
     }
-    let leader_id = LeaderId { term: reader.u64()?, node_id: reader.u64()? };
+    let leader_id = Candidate { term: reader.u64()?, node_id: reader.u64()? };
     Ok(Some(Vote { leader_id, committed: reader.u8()? != 0 }))
 }
 
@@ -153,7 +153,7 @@ mod tests {
             seq: 9,
             synced: 8,
             first: 5,
-            vote: Some(Vote { leader_id: LeaderId { term: 4, node_id: 2 }, committed: true }),
+            vote: Some(Vote { leader_id: Candidate { term: 4, node_id: 2 }, committed: true }),
             tail: Some(id(4, 17)),
             committed: None,
             purged: Some(id(3, 4)),

@@ -23,6 +23,7 @@ mod marks;
 mod offline;
 mod on_disk;
 mod options;
+mod plants;
 mod reader;
 mod record;
 mod scan;

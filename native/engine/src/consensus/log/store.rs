@@ -257,6 +257,7 @@ fn prepare<F: FileSystem + 'static>(
     let mut files = scan::list(dir)?;
     scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
     scan::remove_headless(file_system.as_ref(), &mut files.live)?;
+    scan::write_again(file_system.as_ref(), &files.live)?;
     let seen = Arc::new(Seen::default());
     let guard = Guard { inner: file_system.clone(), seen: seen.clone() };
     let engine = open_engine(dir, options, guard, threads)?;

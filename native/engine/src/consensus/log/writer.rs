@@ -10,11 +10,13 @@ use super::env::FileSystem;
 use super::files::Ledger;
 use super::guard::Seen;
 use super::marks::{self, Marks};
+use super::plants::{self, Plants};
 use super::reader::Engine;
 use super::record::Record;
 use super::state::{Operation, Shared};
 use crate::error::{Code, Failure};
 use crate::limits::LOG_BATCH_BYTES;
+use crate::planted::{self, Defect};
 use crate::surroundings::{Pace, Stage, is_inline};
 use crate::worker::apart;
 
@@ -33,6 +35,7 @@ pub(super) struct Writer<F: FileSystem> {
     span: Option<(u64, u64)>,
     ledger: Ledger,
     batch: LogBatch,
+    plants: Plants,
 }
 
 /// What a batch is made of, besides its marks.
@@ -54,7 +57,17 @@ impl<F: FileSystem> Writer<F> {
         ledger: Ledger,
     ) -> Writer<F> {
         let span = engine.first_index(group).zip(engine.last_index(group));
-        Writer { engine, group, seen, shared, marks, span, ledger, batch: LogBatch::default() }
+        Writer {
+            engine,
+            group,
+            seen,
+            shared,
+            marks,
+            span,
+            ledger,
+            batch: LogBatch::default(),
+            plants: Plants::default(),
+        }
     }
 
     /// Writes the marks alone and syncs: from then on what was found at open is durable too, which the page cache of a
@@ -66,7 +79,10 @@ impl<F: FileSystem> Writer<F> {
     /// Writes until the store closes.
     pub async fn run(mut self, pace: Pace) {
         loop {
-            let operations = self.shared.take(LOG_BATCH_BYTES, LINGER).await;
+            let mut operations = self.shared.take(LOG_BATCH_BYTES, LINGER).await;
+            if planted::is(Defect::VoteReordered) {
+                operations = self.plants.keep_votes_back(operations);
+            }
             pace.pass(Stage::LogWrite).await;
             let closing = {
                 let state = self.shared.state.lock();
@@ -90,7 +106,7 @@ impl<F: FileSystem> Writer<F> {
         let outcome = match failure {
             Some(failure) => Err(failure),
             None if operations.is_empty() && !committed_is_new => Ok(()),
-            None => self.write_caught(operations, !operations.is_empty()),
+            None => self.write_caught(operations, !operations.is_empty() && !plants::unsynced(operations)),
         };
         if let Err(failure) = &outcome {
             self.shared.fail(failure);
@@ -110,6 +126,9 @@ impl<F: FileSystem> Writer<F> {
         let contents = self.fill(operations)?;
         self.marks.seq += 1;
         self.adopt_committed();
+        if planted::is(Defect::PurgedNotDurable) {
+            self.marks.purged = None;
+        }
         self.batch.put(self.group, marks::KEY.to_vec(), self.marks.encode()).map_err(|error| self.failed(&error))?;
         let bytes = self.engine.write(&mut self.batch, sync).map_err(|error| self.failed(&error))?;
         if let Some(failure) = self.seen.failure() {
@@ -128,6 +147,9 @@ impl<F: FileSystem> Writer<F> {
 
     fn fill(&mut self, operations: &[Operation]) -> Result<Contents, Failure> {
         let mut contents = Contents::default();
+        if let Some(vote) = self.plants.vote_of_before(!operations.is_empty()) {
+            self.marks.vote = Some(vote);
+        }
         for operation in operations {
             match operation {
                 Operation::Append { records, tail, .. } => {
@@ -135,10 +157,19 @@ impl<F: FileSystem> Writer<F> {
                     self.make_way(first.index, tail.index);
                     self.batch.add_entries::<Record>(self.group, records).map_err(|error| self.failed(&error))?;
                     self.marks.append(first.index, *tail);
+                    if let Some(last) = self.plants.leave_behind(&mut self.batch, self.group, tail.index) {
+                        self.marks.append(first.index, last);
+                    }
                     contents.entries += records.len() as u64;
                     contents.highest = contents.highest.max(Some(tail.index));
                 }
-                Operation::Truncate { after } => self.marks.truncate(*after),
+                Operation::Truncate { after } => {
+                    if planted::is(Defect::HoleAfterTruncate) {
+                        let first = after.map_or(0, |after| after.index + 1);
+                        self.plants.keep_behind(&self.engine, self.group, first, self.marks.tail);
+                    }
+                    self.marks.truncate(*after);
+                }
                 Operation::Purge { upto } => {
                     self.marks.purge(*upto);
                     self.compact(upto.index + 1);

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::Reader;
 use crate::command::Batch;
-use crate::consensus::types::{Entry, LeaderId, LogId, Payload, TypeConfig, Vote};
+use crate::consensus::types::{Candidate, Entry, LeaderId, LogId, Payload, TypeConfig, Vote};
 use crate::error::{Code, Failure};
 
 /// An append request.
@@ -102,7 +102,7 @@ fn check(request: &Request) -> Result<(), Failure> {
 /// No leader owns log entries of a later leadership.
 pub(super) fn check_leadership(vote: &Vote, last: Option<&LogId>) -> Result<(), Failure> {
     match last {
-        Some(last) if last.leader_id > vote.leader_id => {
+        Some(last) if last.leader_id.term > vote.leader_id.term => {
             Err(corrupt(format!("Leader {vote} sends {last}, which is of a later leader.")))
         }
         _ => Ok(()),
@@ -176,7 +176,7 @@ fn put_vote(out: &mut BytesMut, vote: &Vote) {
 }
 
 fn get_vote(reader: &mut Reader) -> Result<Vote, Failure> {
-    let leader_id = LeaderId { term: reader.u64()?, node_id: reader.u64()? };
+    let leader_id = Candidate { term: reader.u64()?, node_id: reader.u64()? };
     Ok(Vote { leader_id, committed: get_flag(reader)? })
 }
 
@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn vote(term: u64) -> Vote {
-        Vote { leader_id: LeaderId { term, node_id: 9 }, committed: true }
+        Vote { leader_id: Candidate { term, node_id: 9 }, committed: true }
     }
 
     fn request() -> Request {

@@ -13,6 +13,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::consensus::types::TypeConfig;
 use crate::error::{Code, Failure};
+use crate::planted::{self, Defect};
 
 use super::client::{Client, broken, unreachable};
 use super::codec::{Answer, Request};
@@ -45,12 +46,15 @@ pub(super) struct Pipeline<'a, S> {
     ready: VecDeque<Request>,
     held: Option<Held>,
     begun: bool,
+    /// Answers that nobody gave, see [`Defect::CommitWithoutQuorum`].
+    forged: VecDeque<Answer>,
 }
 
 impl<'a, S: Requests<Item = Request> + Unpin> Pipeline<'a, S> {
     /// Over the open stream of `client`; gives the peer up when nothing moves for `patience`.
     pub(super) fn new(client: &'a mut Client, input: S, patience: Duration) -> Pipeline<'a, S> {
-        Pipeline { client, input: Some(input), patience, ready: VecDeque::new(), held: None, begun: false }
+        let (ready, forged) = (VecDeque::new(), VecDeque::new());
+        Pipeline { client, input: Some(input), patience, ready, held: None, begun: false, forged }
     }
 
     /// The next answer. `None` after the last one, and after an answer or an error that ends the stream.
@@ -58,6 +62,9 @@ impl<'a, S: Requests<Item = Request> + Unpin> Pipeline<'a, S> {
         loop {
             if let Err(failure) = self.send_ready() {
                 return Some(self.fail(&failure, unreachable));
+            }
+            if let Some(answer) = self.forged.pop_front() {
+                return Some(Ok(answer));
             }
             let stream = self.client.stream.as_mut()?;
             if self.input.is_none() && self.held.is_none() && self.ready.is_empty() && stream.pending() == 0 {
@@ -84,6 +91,12 @@ impl<'a, S: Requests<Item = Request> + Unpin> Pipeline<'a, S> {
             && let Some(request) = self.ready.pop_front()
         {
             stream.push(&request)?;
+            if let Some(last) = request.entries.last()
+                && planted::is(Defect::CommitWithoutQuorum)
+            {
+                stream.disown();
+                self.forged.push_back(Ok(Some(last.log_id)));
+            }
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ mod tests {
 
     use super::*;
     use crate::command::Batch;
-    use crate::consensus::types::{Entry, LeaderId, LogId, Vote};
+    use crate::consensus::types::{Candidate, Entry, LeaderId, LogId, Vote};
 
     fn request(sizes: &[usize]) -> Request {
         let leader_id = LeaderId { term: 1, node_id: 1 };
@@ -50,7 +50,12 @@ mod tests {
         };
         let entries = sizes.iter().zip(1..).map(entry).collect();
         let prev_log_id = Some(LogId { leader_id, index: 0 });
-        Request { vote: Vote { leader_id, committed: true }, prev_log_id, entries, leader_commit: None }
+        Request {
+            vote: Vote { leader_id: Candidate { term: 1, node_id: 1 }, committed: true },
+            prev_log_id,
+            entries,
+            leader_commit: None,
+        }
     }
 
     fn shape(sizes: &[usize]) -> Vec<(u64, usize)> {

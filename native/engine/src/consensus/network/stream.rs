@@ -122,6 +122,11 @@ impl Stream {
         Ok(())
     }
 
+    /// The answer to the newest request will be skipped, as are all before it.
+    pub(super) fn disown(&mut self) {
+        self.stale = self.sent.len();
+    }
+
     /// Writes what is queued and waits for an answer; `None` when it was one for a caller who has gone, or when there
     /// was something to write and it is written. May be dropped at any time.
     pub(super) async fn turn(&mut self) -> Result<Option<Answer>, Failure> {

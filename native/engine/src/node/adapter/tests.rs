@@ -6,7 +6,6 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use tokio::sync::watch;
 
 use super::*;
 use crate::consensus::log::{LogOptions, LogStore};
@@ -19,6 +18,7 @@ use crate::node::pending::Pending;
 use crate::node::problems::Problems;
 use crate::node::{LeaderEvent, Observer};
 use crate::surroundings::Pace;
+use crate::watch;
 use crate::worker::Worker;
 
 struct Nobody;

@@ -1,5 +1,6 @@
 //! Connections over links that lose, double, delay and reorder: first on a virtual clock, then for real.
 
+mod fuzz;
 mod simulated;
 mod streams;
 

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use super::*;
 
 /// A HELLO of a peer that speaks versions `min` to `max`, as bytes on the wire.
-fn hello(min: u16, max: u16, purpose: u8) -> Vec<u8> {
+pub(super) fn hello(min: u16, max: u16, purpose: u8) -> Vec<u8> {
     let mut body = vec![1, 0, 0];
     body.put_slice(b"QRTP");
     body.put_u16_le(min);
@@ -22,7 +22,7 @@ fn hello(min: u16, max: u16, purpose: u8) -> Vec<u8> {
     framed(&body)
 }
 
-fn framed(body: &[u8]) -> Vec<u8> {
+pub(super) fn framed(body: &[u8]) -> Vec<u8> {
     [&(body.len() as u32).to_le_bytes()[..], body].concat()
 }
 

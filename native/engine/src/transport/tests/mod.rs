@@ -1,9 +1,12 @@
 //! The transport over real loopback sockets.
 
 mod calls;
+mod fuzz;
 mod handshake;
 mod hostile;
 mod streams;
+pub(super) mod tls;
+mod tls_reload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,6 +3,7 @@
 mod cache;
 mod damage;
 mod faults;
+mod fuzz;
 mod restart;
 mod suite;
 
@@ -16,7 +17,7 @@ use openraft::type_config::alias::OneshotReceiverOf;
 
 use super::{LogOptions, LogStore};
 use crate::command::Batch;
-use crate::consensus::types::{Entry, LeaderId, LogId, Payload, TypeConfig, Vote};
+use crate::consensus::types::{Candidate, Entry, LeaderId, LogId, Payload, TypeConfig, Vote};
 
 /// Files so small that tests fill many of them.
 pub fn small() -> LogOptions {
@@ -32,7 +33,7 @@ pub fn id(term: u64, index: u64) -> LogId {
 }
 
 pub fn vote(term: u64) -> Vote {
-    Vote { leader_id: LeaderId { term, node_id: 1 }, committed: false }
+    Vote { leader_id: Candidate { term, node_id: 1 }, committed: false }
 }
 
 /// An entry of about `bytes` whose content tells term and index.

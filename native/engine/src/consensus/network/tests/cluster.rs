@@ -6,7 +6,7 @@ use openraft::raft::VoteRequest;
 use super::SOON;
 use super::node::{Node, cluster, leader};
 use crate::consensus::network::Network;
-use crate::consensus::types::{LeaderId, Vote};
+use crate::consensus::types::{Candidate, Vote};
 
 fn by_id(nodes: &[Node], id: u64) -> &Node {
     nodes.iter().find(|node| node.id == id).unwrap()
@@ -114,7 +114,7 @@ async fn a_pre_vote_is_answered_by_the_other_node_and_not_made_up() {
     let asked = nodes.iter().find(|node| node.id != first && node.id != asking.id).unwrap();
     let mut network = Network::new(asking.peers.clone(), asking.id);
     let mut client = network.new_client(asked.id, &asked.member()).await;
-    let vote = Vote { leader_id: LeaderId { term: 1_000, node_id: asking.id }, committed: false };
+    let vote = Vote { leader_id: Candidate { term: 1_000, node_id: asking.id }, committed: false };
     let answer = client.pre_vote(VoteRequest::new(vote, None), RPCOption::new(SOON)).await.unwrap();
     assert!(!answer.vote_granted, "a node that hears its leader and has a longer log must not grant");
     asked.kill().await;

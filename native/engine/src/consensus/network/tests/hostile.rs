@@ -17,7 +17,7 @@ use super::{SOON, identity};
 use crate::consensus::Snapshot;
 use crate::consensus::network::codec::encode;
 use crate::consensus::network::{APPEND, PRE_VOTE, TRANSFER, VOTE};
-use crate::consensus::types::{LeaderId, SnapshotMeta, StoredMembership, Vote};
+use crate::consensus::types::{Candidate, SnapshotMeta, StoredMembership, Vote};
 use crate::error::{Code, Failure};
 use crate::snapshot::SnapshotFile;
 use crate::transport::{Peer, Peers};
@@ -27,7 +27,7 @@ fn meta(index: u64) -> SnapshotMeta {
 }
 
 fn vote(term: u64, committed: bool) -> Vote {
-    Vote { leader_id: LeaderId { term, node_id: 2 }, committed }
+    Vote { leader_id: Candidate { term, node_id: 2 }, committed }
 }
 
 fn some_file(len: usize) -> (SnapshotFile, tempfile::TempDir) {

@@ -1,6 +1,7 @@
 //! The network under real openraft cores, and under a follower that does as it is told.
 
 mod cluster;
+mod fuzz;
 mod hostile;
 mod memory;
 mod node;

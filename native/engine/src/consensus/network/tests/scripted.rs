@@ -14,7 +14,7 @@ use super::identity;
 use crate::command::Batch;
 use crate::consensus::network::codec::{Answer, Request, decode_request, encode_answer};
 use crate::consensus::network::{Client, Network};
-use crate::consensus::types::{Entry, LeaderId, LogId, Member, Vote};
+use crate::consensus::types::{Candidate, Entry, LeaderId, LogId, Member, Vote};
 use crate::error::Failure;
 use crate::transport::{Identity, Peer, Peers, Service, Transport};
 
@@ -85,7 +85,7 @@ pub fn request(first: u64, end: u64, commit: u64) -> Request {
         payload: EntryPayload::Normal(Batch(Bytes::from(vec![index as u8; 100]))),
     };
     Request {
-        vote: Vote { leader_id: LeaderId { term: 1, node_id: 2 }, committed: true },
+        vote: Vote { leader_id: Candidate { term: 1, node_id: 2 }, committed: true },
         prev_log_id: Some(log_id(first - 1)),
         entries: (first..end).map(entry).collect(),
         leader_commit: Some(log_id(commit)),
