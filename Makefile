@@ -1,5 +1,5 @@
 # The commands of this project. Each says what it lacks and stops; `make deps` installs it where it can.
-.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage full soak fuzz verify-data
+.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage full soak fuzz verify-data sim mutants
 .DEFAULT_GOAL := help
 
 help:    ## what there is
@@ -46,3 +46,9 @@ soak:    ## three nodes under full load, memory and disk over time: MINUTES=10
 	@$(CRASH) soak --minutes $(or $(MINUTES),10)
 damage:    ## damage files of closed nodes and start them: ALONE=200 THREE=50 SEED=
 	@$(CRASH) damage --alone $(or $(ALONE),200) --among-three $(or $(THREE),50) $(if $(SEED),--seed $(SEED))
+
+SIM = cargo run --locked --release -p quorate-simulation
+sim:    ## simulated clusters, one a seed, on both cores: SEEDS=10000 FROM=1
+	@$(SIM) -- run --seeds $(or $(SEEDS),1000) --from $(or $(FROM),1)
+mutants:    ## plant each defect and see how soon the simulation finds it: ONLY=number SEEDS=2000
+	@$(SIM) --features planted -- mutants --seeds $(or $(SEEDS),2000) $(if $(ONLY),--only $(ONLY))

@@ -67,6 +67,8 @@ pub struct Run<'a> {
     pub(crate) rng: Rng,
     pub(crate) report: Report,
     pub(crate) looked: Vec<Looked>,
+    /// Who won an election in this step.
+    won: Option<usize>,
     look_at: u64,
 }
 
@@ -98,6 +100,7 @@ impl<'a> Run<'a> {
             rng: rng.split(2),
             report: Report::default(),
             looked: vec![Looked::default(); plan.hosts.len()],
+            won: None,
             look_at: 0,
         })
     }
@@ -137,6 +140,9 @@ impl<'a> Run<'a> {
             }
         }
         self.listen();
+        if let Some(host) = self.won.take() {
+            self.spring(host)?;
+        }
         self.panics();
         let deep = self.now >= self.look_at;
         if deep {
@@ -200,6 +206,7 @@ impl<'a> Run<'a> {
             let id = self.agenda.identity(node);
             let holds = world.judge.leaders.leads(event.term, id);
             world.judge.note(holds);
+            self.won = Some(node);
         }
         drop(world);
         let stamp = self.shared.lock().stamp();

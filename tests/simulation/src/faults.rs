@@ -50,8 +50,12 @@ pub struct Agenda {
     wiped: Option<(usize, Option<u64>)>,
     /// The host that was taken out.
     pub removed: Option<usize>,
+    /// Hosts that were to be taken out at any time: a change that was given up may still take effect.
+    pub taken_out: BTreeSet<usize>,
     /// Hosts whose log was damaged on purpose: they may refuse.
     pub damaged: BTreeSet<usize>,
+    /// Who wins the next election is cut off for so long, and the power of the others goes.
+    ambush: Option<u64>,
     /// Hosts that were started at least once.
     pub present: BTreeSet<usize>,
 }
@@ -68,7 +72,9 @@ impl Agenda {
             wipes: BTreeMap::new(),
             wiped: None,
             removed: None,
+            taken_out: BTreeSet::new(),
             damaged: BTreeSet::new(),
+            ambush: None,
             present: BTreeSet::new(),
         };
         (0..plan.founders).for_each(|host| agenda.later(plan.hosts[host].start_ms, Act::Start(host)));
@@ -122,6 +128,7 @@ impl Agenda {
     /// Nothing more goes wrong.
     pub fn stop(&mut self) {
         self.faults.clear();
+        self.ambush = None;
         self.acts.clear();
         self.parts.clear();
     }
@@ -280,6 +287,7 @@ impl Run<'_> {
             false => all[(number % all.len() as u64) as usize],
         };
         match who {
+            Who::Exactly(host) => host,
             Who::Leader => leader.unwrap_or_else(|| pick(up, 0)),
             Who::Follower(number) => pick(up.into_iter().filter(|host| Some(*host) != leader).collect(), number),
             Who::Any(number) => pick(up, number),
@@ -320,6 +328,7 @@ impl Run<'_> {
                 self.empty(host, down_ms)?;
             }
             Kind::Damage { who, down_ms, place } => return self.damage(self.who(who), down_ms, place),
+            Kind::Ambush { ms } => self.agenda.ambush = Some(ms),
             Kind::Grow { host } => {
                 self.start(host)?;
             }
@@ -423,6 +432,17 @@ impl Run<'_> {
         });
     }
 
+    /// `host` has won an election: if that was waited for, it is cut off before it can say so, and those who voted lose their power.
+    pub(crate) fn spring(&mut self, host: usize) -> std::io::Result<()> {
+        let Some(ms) = self.agenda.ambush.take() else { return Ok(()) };
+        self.shared.lock().note("now", format_args!("n{host} is ambushed"));
+        self.part(Shape::Alone(Who::Exactly(host)), ms);
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
+            self.crash(other, true, 1 + other as u64)?;
+        }
+        Ok(())
+    }
+
     fn damage(&mut self, host: usize, down_ms: u64, place: u64) -> std::io::Result<bool> {
         if !self.may_lose(host) || !self.hosts[host].is_up() {
             return Ok(false);
@@ -451,6 +471,7 @@ impl Run<'_> {
                     return false;
                 }
                 self.agenda.removed = Some(host);
+                self.agenda.taken_out.insert(host);
                 self.agenda.later(self.now + ms, Act::Readmit(host));
                 let (name, via) = (self.hosts[host].name.clone(), self.who(Who::Any(self.now)));
                 self.ask(via, "removed", |life| life.node.remove_member(&name, limit))

@@ -81,6 +81,7 @@ fn explain(seed: u64) -> io::Result<()> {
     let smallest = shrink::shrink(&plan, report, &base, TRIES)?;
     println!("The shortest plan of seed {seed} that still fails ({} tried):\n{}", smallest.tried, smallest.plan);
     print_tail(&smallest.report.log, TAIL);
+    println!("As a value: {:?}", smallest.plan);
     println!("The files are in {}.", base.display());
     Ok(())
 }

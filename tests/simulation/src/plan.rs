@@ -17,6 +17,8 @@ pub enum Who {
     Follower(u64),
     /// Anybody.
     Any(u64),
+    /// This host.
+    Exactly(usize),
 }
 
 /// A partition.
@@ -79,6 +81,8 @@ pub enum Kind {
     Wipe { who: Who, down_ms: u64 },
     /// A host that was not there yet is started.
     Grow { host: usize },
+    /// The next node that wins an election is cut off at once, and the power of all who voted goes.
+    Ambush { ms: u64 },
     /// A closed node's log is damaged where it was durable.
     Damage { who: Who, down_ms: u64, place: u64 },
 }
@@ -120,6 +124,7 @@ impl Kind {
             Kind::Remove { .. } => "member removed",
             Kind::Wipe { .. } => "disk wiped",
             Kind::Grow { .. } => "member added",
+            Kind::Ambush { .. } => "power cut of all voters",
             Kind::Damage { .. } => "log damaged",
         }
     }
@@ -212,6 +217,31 @@ impl Plan {
     /// A plan of a seed that has much of one thing.
     pub fn focused(seed: u64, focus: Focus) -> Plan {
         Plan::build(seed, Some(focus), &mut Rng::new(seed).split(8))
+    }
+
+    /// A plan of three hosts with some clients, fast disks, a good network, and no faults: to be changed by hand.
+    pub fn calm(seed: u64) -> Plan {
+        Plan {
+            seed,
+            founders: 3,
+            hosts: (0..3).map(|host| HostShape { start_ms: 50 * host, drift: 1_000, slow: Slow::default() }).collect(),
+            datagrams: false,
+            heartbeat_ms: 50,
+            election_ms: 300,
+            snapshot_commands: 20,
+            keep_entries: 0,
+            log_bytes: 64 << 10,
+            tick_ms: 5,
+            duration_ms: 6_000,
+            clients: 6,
+            registers: 3,
+            think_ms: 5,
+            padding: 500,
+            patience_ms: 2_000,
+            survive: 0,
+            weather: Weather { delay_ms: 1, jitter_ms: 3, lost: 0, doubled: 0 },
+            faults: Vec::new(),
+        }
     }
 
     fn build(seed: u64, focus: Option<Focus>, rng: &mut Rng) -> Plan {
@@ -341,7 +371,7 @@ impl Focus {
     fn kinds(self) -> &'static [u64] {
         match self {
             Focus::PowerCuts => &[1, 2, 2, 3, 4, 4, 5, 19],
-            Focus::Elections => &[1, 2, 3, 4, 8, 18, 22, 22, 22],
+            Focus::Elections => &[0, 1, 4, 18, 22, 22, 23, 25, 25, 25],
             Focus::Snapshots => &[0, 1, 5, 8, 19, 19, 21, 3],
             Focus::Deposed => &[0, 1, 6, 6, 9, 23, 23, 23, 23],
             Focus::Members => &[0, 1, 5, 8, 19, 20, 20, 21, 18],
@@ -427,6 +457,7 @@ fn kind(plan: &Plan, number: u64, rng: &mut Rng) -> Kind {
         21 if rng.chance(75) => Kind::Wipe { who: who(rng), down_ms },
         22 => Kind::CrashMany { all: rng.chance(50), power: true, down_ms: 1 + rng.below(20) },
         23 => Kind::Part { shape: cut_off(rng), ms: plan.election_ms * rng.range(2, 7) },
+        25 => Kind::Ambush { ms: plan.election_ms * rng.range(3, 8) },
         _ => Kind::Damage { who: who(rng), down_ms, place: rng.next_u64() },
     }
 }

@@ -30,7 +30,8 @@ impl Run<'_> {
             }
             if self.now >= readmit_at {
                 readmit_at = self.now + READMIT_MS;
-                self.agenda.removed.into_iter().for_each(|host| self.readmit(host));
+                let out = self.agenda.taken_out.iter().copied().filter(|host| self.progress.waits_for(*host));
+                out.collect::<Vec<_>>().into_iter().for_each(|host| self.readmit(host));
             }
             let holds = self.progress.judge(self.now);
             self.shared.lock().judge.note(holds);
@@ -114,7 +115,7 @@ impl Run<'_> {
         }
         hosts.iter().for_each(|host| self.clients.read_all(&self.hosts[*host], &self.shared));
         let until = self.now + 2 * self.plan.patience_ms;
-        while self.clients.is_reading() && self.now < until && self.holds() {
+        while (self.clients.is_reading() || !self.has_recovered(hosts)) && self.now < until && self.holds() {
             self.tick(false)?;
         }
         Ok(())
