@@ -219,7 +219,8 @@ mod tests {
             sender.clone().send(3).unwrap();
             drop(sender);
             assert_eq!(receiver.changed().await, Ok(()));
-            assert_eq!((*receiver.borrow(), receiver.changed().await), (3, Err(Closed)));
+            assert_eq!(*receiver.borrow(), 3);
+            assert_eq!(receiver.changed().await, Err(Closed));
             assert_eq!(receiver.wait_for(|value| *value == 3).await.map(|value| *value), Ok(3));
             assert_eq!(receiver.wait_for(|value| *value == 4).await.map(|value| *value), Err(Closed));
         });

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use quorate_engine::NodeConfig;
-use quorate_engine::disk::OsDisk;
+use quorate_engine::disk::{Disk, DiskFile, Open, OsDisk};
 use quorate_engine::error::Code;
 use quorate_engine::kv::op::Txn;
 use quorate_engine::machine::Outcome;
@@ -111,10 +111,12 @@ impl Delays for SlowSync {
     }
 }
 
-/// What happened, and when, in milliseconds of virtual time.
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// What happened, and when, in microseconds of virtual time.
 #[derive(Clone)]
 struct Trace {
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Lines,
     begun: Instant,
 }
 
@@ -147,8 +149,73 @@ fn config(root: &Path, name: &str) -> NodeConfig {
     config
 }
 
+/// The operating system's disk, but for a sync of a log that fails when it is told to.
+#[derive(Clone, Default)]
+struct Failing(Arc<AtomicBool>);
+
+struct FailingFile(Box<dyn DiskFile>, Option<Failing>);
+
+impl Disk for Failing {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn DiskFile>> {
+        let log = path.extension().is_some_and(|extension| extension == "raftlog");
+        Ok(Box::new(FailingFile(OsDisk.open(path, how)?, log.then(|| self.clone()))))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.create_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.sync_dir(dir)
+    }
+}
+
+impl DiskFile for FailingFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_at(offset, bytes)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.1.as_ref().is_some_and(|failing| failing.0.swap(false, Ordering::Relaxed)) {
+            return Err(io::Error::other("the disk is on fire"));
+        }
+        self.0.sync()
+    }
+}
+
 /// Has `work` done by three nodes, then drops everything as a crash does.
-fn live<T>(root: &Path, seed: u64, lines: &Arc<Mutex<Vec<String>>>, work: impl AsyncFnOnce(&[Node], &Trace) -> T) -> T {
+fn live<T>(root: &Path, seed: u64, lines: &Lines, work: impl AsyncFnOnce(&[Node], &Trace) -> T) -> T {
+    live_on(&|_| Arc::new(OsDisk), root, seed, lines, work)
+}
+
+/// [`live`], each node on a disk of its own.
+fn live_on<T>(
+    disk: &dyn Fn(&str) -> Arc<dyn Disk>,
+    root: &Path,
+    seed: u64,
+    lines: &Lines,
+    work: impl AsyncFnOnce(&[Node], &Trace) -> T,
+) -> T {
     let _chance = enter(Arc::new(Dice(AtomicU64::new(seed))));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
@@ -156,8 +223,8 @@ fn live<T>(root: &Path, seed: u64, lines: &Arc<Mutex<Vec<String>>>, work: impl A
         let wire = Memory::default();
         let mut nodes = Vec::new();
         for name in NAMES {
-            let around =
-                Surroundings { wire: Arc::new(wire.clone()), disk: Arc::new(OsDisk), delays: Arc::new(SlowSync) };
+            let (wire, delays) = (Arc::new(wire.clone()), Arc::new(SlowSync));
+            let around = Surroundings { wire, disk: disk(name), delays };
             let observer = Arc::new(Watcher(name, trace.clone()));
             let node = Node::start_inline(config(root, name), Machine::KeyValue, observer, around).await;
             nodes.push(node.unwrap());
@@ -209,6 +276,25 @@ fn a_cluster_without_threads_commits_crashes_and_comes_back_the_same_way_each_ti
     }
     assert_eq!(first.len(), second.len());
     assert_ne!(first, story(8), "another seed, another story");
+}
+
+#[test]
+fn a_consensus_core_whose_disk_failed_once_is_started_again_in_place() {
+    let root = tempfile::tempdir().unwrap();
+    let failing = Failing::default();
+    let disk = |name: &str| -> Arc<dyn Disk> { if name == "a" { Arc::new(failing.clone()) } else { Arc::new(OsDisk) } };
+    live_on(&disk, root.path(), 3, &Lines::default(), async |nodes, trace| {
+        write(&nodes[0], trace, "before").await;
+        failing.0.store(true, Ordering::Relaxed);
+        write(&nodes[1], trace, "meanwhile").await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(!failing.0.load(Ordering::Relaxed), "it did fail");
+        assert!(nodes[0].status().contains("on fire"), "{}", nodes[0].status());
+        write(&nodes[0], trace, "after").await;
+        nodes[0].barrier(Consistency::Linearizable, PATIENCE).await.unwrap();
+        assert_eq!(nodes[0].index(), 3);
+        assert_eq!(nodes[0].log_entries(0, u64::MAX).unwrap(), nodes[2].log_entries(0, u64::MAX).unwrap());
+    });
 }
 
 #[test]

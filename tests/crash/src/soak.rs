@@ -119,7 +119,11 @@ pub fn run(plan: &Plan, say: &dyn Fn(String)) -> Result<Report, Failure> {
         && !processes.iter().any(|one| one.said().ended)
     {
         std::thread::sleep(plan.every.min(plan.time.saturating_sub(begin.elapsed())));
-        let sample = sample(&begin, load.acknowledged.load(Ordering::Relaxed), &processes, &dirs)?;
+        let acknowledged = load.acknowledged.load(Ordering::Relaxed);
+        let Some(sample) = sample(&begin, acknowledged, &processes, &dirs) else {
+            report.wrong.push(format!("A process ended after {} s.", begin.elapsed().as_secs()));
+            break;
+        };
         tally.add(&line("soak-sample", &sample))?;
         let (rss, disk): (u64, u64) = (sample.rss.iter().sum(), sample.disk.iter().sum());
         say(format!(
@@ -196,10 +200,10 @@ fn disk(sample: &Sample) -> &[u64] {
     &sample.disk
 }
 
-fn sample(begin: &Instant, acknowledged: u64, processes: &[Arc<Process>], dirs: &[PathBuf]) -> Result<Sample, Failure> {
-    let field =
-        |name: &str| processes.iter().map(|process| memory(process.pid(), name)).collect::<Result<Vec<u64>, _>>();
-    Ok(Sample {
+/// `None` when a process is gone.
+fn sample(begin: &Instant, acknowledged: u64, processes: &[Arc<Process>], dirs: &[PathBuf]) -> Option<Sample> {
+    let field = |name: &str| processes.iter().map(|one| memory(one.pid(), name)).collect::<Option<Vec<u64>>>();
+    Some(Sample {
         at_ms: begin.elapsed().as_millis() as u64,
         acknowledged,
         rss: field("VmRSS:")?,
@@ -208,13 +212,11 @@ fn sample(begin: &Instant, acknowledged: u64, processes: &[Arc<Process>], dirs: 
     })
 }
 
-/// A field of `/proc/PID/status`, in bytes.
-fn memory(pid: u32, name: &str) -> Result<u64, Failure> {
-    let path = format!("/proc/{pid}/status");
-    let status = std::fs::read_to_string(&path).map_err(|error| Failure::io(format!("Reading {path}"), &error))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| Failure::internal(format!("{path} has no {name}")))
+/// A field of `/proc/PID/status`, in bytes; `None` when the process is gone.
+fn memory(pid: u32, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// What the files below `dir` take; one that goes while it is looked at takes nothing.

@@ -7,6 +7,7 @@
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -67,6 +68,8 @@ pub struct Shared {
     pub problems: Arc<Problems>,
     /// Where entries are read back from, when the queue kept only their range.
     pub log: Mutex<Option<LogStore>>,
+    /// True while a starting core waits for a snapshot of what the log does not hold any more: nothing is handed over then.
+    pub covering: AtomicBool,
     /// How long applying takes.
     pub pace: Pace,
     /// The last entry and the membership that openraft handed over; it lies ahead of `progress`.
@@ -219,9 +222,23 @@ impl Applier {
                     self.shared.problems.clear(Problem::Machine);
                     return Some(entries);
                 }
+                Err(failure) if failure.code == Code::Corrupt && self.step_back() => return Some(Vec::new()),
                 Err(failure) => self.bear("reading committed entries back from the log", &failure).await?,
             }
         }
+    }
+
+    /// A machine that was opened anew may be behind entries that neither log nor snapshot has: others committed them, and the disk
+    /// failed before they were on it. Then what was handed over counts no more, and the starting core gets it again from the leader.
+    /// False when no core is starting.
+    fn step_back(&mut self) -> bool {
+        if !self.shared.covering.load(Ordering::Acquire) {
+            return false;
+        }
+        self.shared.queue.forget_entries();
+        self.taken = self.books.applied.log_id.map(|log_id| log_id.index);
+        *self.shared.handed.lock() = (self.books.applied.log_id, self.books.membership.clone());
+        true
     }
 
     /// False when the entries were not applied: the node closes, or they are in the queue again.

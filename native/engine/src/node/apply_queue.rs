@@ -113,6 +113,13 @@ impl ApplyQueue {
         self.filled.notify_one();
     }
 
+    /// Drops the entries that wait.
+    pub fn forget_entries(&self) {
+        let mut state = self.state.lock();
+        state.work.retain(|queued| matches!(queued, Work::Freeze(_) | Work::Install(_)));
+        (state.entries, state.bytes) = (0, 0);
+    }
+
     /// The next work; waits for it. `None` once closed. For one taker.
     pub async fn next(&self) -> Option<Work> {
         loop {

@@ -143,6 +143,7 @@ fn open_applier(
         problems: Arc::new(Problems::default()),
         log: Mutex::new(None),
         pace,
+        covering: AtomicBool::new(false),
         handed: Mutex::default(),
     });
     let applier = Applier::open(machine, snapshots.latest()?, shared.clone())?.reviving(snapshots.clone());

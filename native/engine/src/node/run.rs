@@ -116,10 +116,11 @@ async fn live(core: Arc<Core>, parts: &Parts) {
             Ok(()) => return,
             Err(failure) => {
                 tracing::error!("The consensus core stopped and will be started again: {failure}");
-                if failure.code == Code::Internal {
+                let panicked = failure.code == Code::Internal;
+                core.problems.set(Problem::Consensus, failure);
+                if panicked {
                     close_pending(&core);
                 }
-                core.problems.set(Problem::Consensus, failure);
             }
         }
         stop(&core).await;

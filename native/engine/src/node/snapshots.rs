@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -78,7 +79,15 @@ impl Snapshots {
             return Ok(());
         }
         tracing::warn!("No snapshot reaches to where the log begins; one is taken from the state.");
-        self.write().await.map(drop)
+        self.shared.covering.store(true, Ordering::Release);
+        let written = self.write().await;
+        self.shared.covering.store(false, Ordering::Release);
+        if written?.meta.last_log_id < begins {
+            let what =
+                "The state machine was opened anew and is behind what the log held; the rest comes from other members.";
+            return Err(Failure::new(Code::Unavailable, what));
+        }
+        Ok(())
     }
 
     async fn write(&self) -> Result<OpenSnapshot, Failure> {
@@ -107,6 +116,7 @@ impl Snapshots {
         }
         let (mut logged_at_last, mut retry, mut not_before) = (self.logged_bytes(), RETRY_FIRST, Instant::now());
         let mut purge = Purge::new(config.log_keep_entries);
+        let mut failed = true;
         loop {
             tokio::time::sleep(LOOK).await;
             let progress = *self.shared.progress.borrow();
@@ -114,10 +124,16 @@ impl Snapshots {
             let logged = self.logged_bytes();
             let due = progress.index >= progress.snapshot_index.saturating_add(config.snapshot_commands)
                 || (logged >= logged_at_last + SNAPSHOT_LOG_BYTES && progress.index > progress.snapshot_index);
+            if !due && failed {
+                // One came from another member meanwhile, before this or an earlier life of the core could take its own.
+                self.shared.problems.clear(Problem::Snapshot);
+                (failed, retry) = (false, RETRY_FIRST);
+            }
             if !due || Instant::now() < not_before {
                 continue;
             }
-            if self.take(&raft).await.is_ok() {
+            failed = self.take(&raft).await.is_err();
+            if !failed {
                 (logged_at_last, retry) = (logged, RETRY_FIRST);
             } else {
                 not_before = Instant::now() + retry;

@@ -267,9 +267,31 @@ fn fuzz_snapshot_files() {
     let mut turn = 0;
     // Two chunks may be held at a time.
     let allowed = quorate_fuzz::Allowance { fixed: 4 << 20, per_byte: 64 };
+    let path = root.path().join("damaged");
+    fs::create_dir_all(&path).unwrap();
     quorate_fuzz::fuzz("snapshot files", &samples, &["quorsnap"], allowed, |input| {
         turn += 1;
         let data = if turn % 2 == 0 { input } else { with_right_checksum(input) };
+        let path = path.join(file(7));
+        fs::write(&path, &data).unwrap();
+        let opened = SnapshotFile { file: Arc::new(File::open(&path).unwrap()), path, len: data.len() as u64 };
+        if let Ok(snapshot) = format::open(opened) {
+            let read = snapshot.payload().and_then(|mut payload| {
+                std::io::copy(&mut payload, &mut std::io::sink())
+                    .map_err(|error| Failure::io("Reading what was damaged", &error))
+            });
+            drop(read);
+        }
+    });
+}
+
+#[test]
+fn fuzz_snapshot_directories() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = SnapshotDir::open(&root.path().join("whole")).unwrap();
+    let samples = [10, 1000].map(|len| bytes(&take(&dir, 7, &content(len))));
+    let allowed = quorate_fuzz::Allowance { fixed: 4 << 20, per_byte: 64 };
+    quorate_fuzz::fuzz("snapshot directories", &samples, &[], allowed, |data| {
         let path = root.path().join("damaged");
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join(file(7)), &data).unwrap();

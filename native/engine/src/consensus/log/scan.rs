@@ -133,19 +133,24 @@ pub(super) fn remove_headless<F: FileSystem>(file_system: &F, files: &mut Vec<Pa
     Ok(())
 }
 
-/// Writes what the newest of the verified `files` hold once more, and syncs them. Where a sync failed, in this process or an
-/// earlier one, the kernel takes for clean what never reached the disk: it was just read, but only writing it again makes a
-/// later sync worth anything. A file is synced before the next but one is begun, so two are enough. Fails with `Io`.
+/// Writes what is in the newest two of `files` again, as it is, and syncs it. After a sync that failed, the page cache holds what
+/// the disk does not, and no later sync writes it: read back, it would be vouched for and lost at the next power cut. What
+/// is older was synced when its file was closed, or else nothing after it was acknowledged. Fails with `Io`.
 pub(super) fn write_again<F: FileSystem>(file_system: &F, files: &[PathBuf]) -> Result<(), Failure> {
     for path in files.iter().rev().take(2) {
-        let failed = |error: std::io::Error| Failure::io(format!("Writing {} again", path.display()), &error);
-        let data = read_file(file_system, path, u64::MAX).map_err(failed)?;
-        let used = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let handle = Arc::new(file_system.open(path, Permission::ReadWrite).map_err(failed)?);
-        let mut writer = file_system.new_writer(handle.clone()).map_err(failed)?;
-        writer.write_all(&data[..used]).and_then(|()| handle.sync()).map_err(failed)?;
+        write_file_again(file_system, path)
+            .map_err(|error| Failure::io(format!("Writing {} again", path.display()), &error))?;
     }
     Ok(())
+}
+
+fn write_file_again<F: FileSystem>(file_system: &F, path: &Path) -> std::io::Result<()> {
+    let data = read_file(file_system, path, u64::MAX)?;
+    // Behind the last batch there are zeroes, made ready.
+    let used = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let handle = Arc::new(file_system.open(path, Permission::ReadWrite)?);
+    file_system.new_writer(handle.clone())?.write_all(&data[..used])?;
+    handle.sync()
 }
 
 /// Judges a file by what the one before it ended with.

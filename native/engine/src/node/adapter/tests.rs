@@ -67,6 +67,7 @@ fn build(
         progress: watch::channel(Progress::default()).0,
         problems: Arc::new(Problems::default()),
         log: Mutex::new(Some(log.clone())),
+        covering: Default::default(),
         pace: Pace::default(),
         handed: Mutex::default(),
     });

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 use crate::command::{Batch, Command};
@@ -64,6 +64,7 @@ fn shared() -> Arc<Shared> {
         progress: watch::channel(Progress::default()).0,
         problems: Arc::default(),
         log: Mutex::new(None),
+        covering: Default::default(),
         pace: Pace::default(),
         handed: Mutex::default(),
     })
@@ -214,4 +215,105 @@ fn an_installation_that_always_fails_does_not_hold_up_the_close() {
     shared.queue.close();
     eventually("the end", || thread.is_finished());
     thread.join().unwrap();
+}
+
+/// Keeps the bookkeeping; fails when told to, and is then opened anew with what it had at an earlier moment.
+#[derive(Clone, Default)]
+struct Forgetful(Arc<Mutex<Memory>>);
+
+#[derive(Default)]
+struct Memory {
+    notes: BTreeMap<Vec<u8>, Vec<u8>>,
+    durable: BTreeMap<Vec<u8>, Vec<u8>>,
+    broken: bool,
+}
+
+impl StateMachine for Forgetful {
+    fn load_notes(&mut self) -> Result<Notes, Failure> {
+        Ok(self.0.lock().notes.clone().into_iter().collect())
+    }
+
+    fn apply(&mut self, _commands: &[Committed], notes: &[Note]) -> Result<Answer, Failure> {
+        let mut memory = self.0.lock();
+        if memory.broken {
+            return Err(Failure::new(Code::Io, "broken"));
+        }
+        memory.notes.extend(notes.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?))));
+        Ok(Answer::Now(Vec::new()))
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Frozen>, Failure> {
+        Ok(Box::new(Nothing))
+    }
+
+    fn install(&mut self, _: u64, _: &mut dyn Read, _: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn reviver(&self) -> Option<Box<dyn Reviver>> {
+        Some(Box::new(self.clone()))
+    }
+}
+
+impl Reviver for Forgetful {
+    fn revive(&mut self) -> Result<Box<dyn StateMachine>, Failure> {
+        let mut memory = self.0.lock();
+        (memory.broken, memory.notes) = (false, memory.durable.clone());
+        drop(memory);
+        Ok(Box::new(self.clone()))
+    }
+}
+
+struct Nothing;
+
+impl Frozen for Nothing {
+    fn write_to(self: Box<Self>, _: &mut dyn Write) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// A full disk: the leader's log ended before what the others had committed and its machine had applied, and the machine was then
+/// opened anew further back. The starting core waited for a snapshot, the machine for entries that were nowhere.
+#[test]
+fn what_neither_log_nor_snapshot_has_is_handed_over_again_once_a_core_starts() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = SnapshotDir::open(root.path()).unwrap();
+    let log_dir = root.path().join("log");
+    let log = LogStore::open(&log_dir, crate::consensus::log::LogOptions::sized("test", 0, 1 << 20)).unwrap();
+    let machine = Forgetful::default();
+    let memory = machine.0.clone();
+    let shared = shared();
+    *shared.log.lock() = Some(log.clone());
+    let applier = Applier::open(Box::new(machine), None, shared.clone()).unwrap().reviving(directory);
+    let thread = applier.spawn("test").unwrap();
+    shared.queue.push_entries(entries(0, 3));
+    eventually("applying", || shared.progress.borrow().next_log_index == 3);
+    {
+        let mut memory = memory.lock();
+        memory.durable = memory.notes.clone();
+    }
+    shared.queue.push_entries(entries(3, 3));
+    eventually("applying more", || shared.progress.borrow().next_log_index == 6);
+    *shared.handed.lock() = (Some(log_id(5)), StoredMembership::default());
+    memory.lock().broken = true;
+    shared.queue.push_entries(entries(6, 1));
+    eventually("the wait", || shared.problems.sentences().iter().any(|said| said.contains("is not in the log")));
+    assert_eq!(shared.handed.lock().0, Some(log_id(5)), "while a core runs it stays");
+    shared.covering.store(true, Ordering::Release);
+    let (reply, view) = oneshot::channel();
+    shared.queue.push(Work::Freeze(reply));
+    let frozen = view.blocking_recv().unwrap().unwrap();
+    assert_eq!(frozen.meta.last_log_id, Some(log_id(2)));
+    assert_eq!(shared.handed.lock().0, Some(log_id(2)));
+    assert_eq!(shared.progress.borrow().next_log_index, 6, "what was shown as applied stays so");
+    shared.queue.push_entries(entries(3, 5));
+    eventually("catching up", || shared.progress.borrow().next_log_index == 8);
+    assert!(shared.problems.sentences().is_empty());
+    shared.queue.close();
+    thread.join().unwrap();
+    log.close();
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::*;
 use crate::consensus::log::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
@@ -14,6 +14,8 @@ struct Plan {
     sync: AtomicU32,
     write: AtomicU32,
     slow_sync_ms: AtomicU32,
+    /// Bytes written so far.
+    written: AtomicU64,
 }
 
 #[derive(Clone, Default)]
@@ -77,6 +79,7 @@ impl Write for FailingWriter {
         if self.1.write.load(Ordering::SeqCst) > 0 {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "nospace"));
         }
+        self.1.written.fetch_add(data.len() as u64, Ordering::SeqCst);
         self.0.write(data)
     }
 
@@ -165,6 +168,26 @@ async fn after_one_failed_sync_nothing_is_ever_acknowledged_again() {
     assert_eq!(read(&mut store, 0..=3).await, entries(1, 0..=3));
     let (_, last) = ends(&mut store).await;
     append(&mut store, entries(1, last.unwrap() + 1..=last.unwrap() + 1)).await;
+}
+
+/// The kernel takes pages for clean after a sync that failed; only what is written again reaches the disk with the next.
+#[tokio::test]
+async fn what_a_failed_sync_left_in_memory_is_written_again_before_it_is_vouched_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, disk) = open_failing(dir.path());
+    append(&mut store, entries(1, 0..=3)).await;
+    disk.0.sync.store(1, Ordering::SeqCst);
+    refused(&mut store, 4).await;
+    store.close();
+    let data = std::fs::read(dir.path().join("0000000000000001.raftlog")).unwrap();
+    let used = data.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+
+    disk.0.written.store(0, Ordering::SeqCst);
+    let options = LogOptions { prefill_bytes: 0, ..small() };
+    let mut store = LogStore::open_on(dir.path(), options, Arc::new(disk.clone())).unwrap();
+    let written = disk.0.written.load(Ordering::SeqCst);
+    assert!(written > used, "{written} bytes written of {used} that are there");
+    assert_eq!(read(&mut store, 0..=3).await, entries(1, 0..=3));
 }
 
 #[tokio::test]
