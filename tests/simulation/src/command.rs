@@ -10,7 +10,8 @@ use quorate_engine::{Code, Failure};
 
 use bytes::Bytes;
 
-/// What a command does.
+/// What a command does to the register or list `key`; `value` is written or appended.
+#[allow(missing_docs)] // the fields are told of above
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// Writes a register.

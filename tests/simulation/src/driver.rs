@@ -7,9 +7,9 @@ use std::path::Path;
 use quorate_engine::node::{LeaderEvent, Role};
 use quorate_linear::rng::Rng;
 
+use crate::agenda::Agenda;
 use crate::clients::{Clients, Counts};
 use crate::disk::Harm;
-use crate::faults::Agenda;
 use crate::host::Host;
 use crate::invariants::Violation;
 use crate::invariants::answered_once::Ticket;
@@ -149,8 +149,9 @@ impl<'a> Run<'a> {
             self.look_at = self.now + LOOK_MS;
         }
         self.look(deep);
+        self.look_at_damaged();
         if deep {
-            for host in self.agenda.damaged.clone() {
+            for host in self.agenda.damaged.keys().copied().collect::<Vec<_>>() {
                 self.begin_anew(host)?;
             }
         }

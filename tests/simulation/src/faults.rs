@@ -1,144 +1,26 @@
 //! Carrying out what a plan wants to go wrong, and taking it back.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use quorate_engine::machine::Outcome;
-use quorate_engine::node::Role;
 use quorate_linear::rng::Rng;
 
+use crate::agenda::Act;
 use crate::damage;
 use crate::disk::Full;
 use crate::driver::Run;
 use crate::host::Life;
 use crate::invariants::Violation;
 use crate::network::Blocked;
-use crate::plan::{Fault, Kind, Plan, Shape, Who};
+use crate::plan::{Kind, Shape, Who};
 use crate::world::Happening;
 
 /// How long membership changes and the like are given, in ms.
 const CHANGE_MS: u64 = 5_000;
 /// Before a node that could not start is started again, in ms.
 const AGAIN_MS: u64 = 400;
-
-/// What is to be done later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Act {
-    Start(usize),
-    Repair(usize),
-    Usual(usize),
-    Mend(usize),
-    Heal(u64),
-    Calm,
-    Readmit(usize),
-    Cut(usize),
-}
-
-/// What is still to come, and what is wrong at present.
-pub struct Agenda {
-    faults: std::collections::VecDeque<Fault>,
-    acts: BTreeMap<(u64, u64), Act>,
-    next: u64,
-    parts: BTreeMap<u64, Vec<(usize, usize)>>,
-    /// Newest role, with its term, of each host's present life.
-    roles: BTreeMap<usize, (Role, u64)>,
-    /// How often each host's disk was emptied.
-    wipes: BTreeMap<usize, u64>,
-    /// The host that lost its disk and is not back as a voter yet; since when (in the order of events) it was seen voting.
-    wiped: Option<(usize, Option<u64>)>,
-    /// The host that was taken out.
-    pub removed: Option<usize>,
-    /// Hosts that were to be taken out at any time: a change that was given up may still take effect.
-    pub taken_out: BTreeSet<usize>,
-    /// Hosts whose log was damaged on purpose: they may refuse.
-    pub damaged: BTreeSet<usize>,
-    /// Who wins the next election is cut off for so long, and the power of the others goes.
-    ambush: Option<u64>,
-    /// Hosts that were started at least once.
-    pub present: BTreeSet<usize>,
-}
-
-impl Agenda {
-    /// The agenda of `plan`.
-    pub fn new(plan: &Plan) -> Agenda {
-        let mut agenda = Agenda {
-            faults: plan.faults.iter().copied().collect(),
-            acts: BTreeMap::new(),
-            next: 0,
-            parts: BTreeMap::new(),
-            roles: BTreeMap::new(),
-            wipes: BTreeMap::new(),
-            wiped: None,
-            removed: None,
-            taken_out: BTreeSet::new(),
-            damaged: BTreeSet::new(),
-            ambush: None,
-            present: BTreeSet::new(),
-        };
-        (0..plan.founders).for_each(|host| agenda.later(plan.hosts[host].start_ms, Act::Start(host)));
-        agenda
-    }
-
-    fn later(&mut self, at: u64, act: Act) {
-        self.next += 1;
-        self.acts.insert((at, self.next), act);
-    }
-
-    /// A host has a new role.
-    pub fn role(&mut self, node: usize, role: Role, term: u64, stamp: u64) {
-        self.roles.insert(node, (role, term));
-        if let Some((wiped, votes)) = &mut self.wiped
-            && *wiped == node
-        {
-            let voter = matches!(role, Role::Leader | Role::Follower | Role::Candidate);
-            *votes = voter.then(|| votes.unwrap_or(stamp));
-        }
-    }
-
-    /// A host acknowledged what it was asked at `call`. If it lost its disk and had a vote again before, then the change that
-    /// gave it the vote is committed: its former self counts no more, and another disk may be lost.
-    pub fn acknowledged(&mut self, node: usize, call: Option<u64>) {
-        if let Some((wiped, Some(votes))) = self.wiped
-            && wiped == node
-            && call.is_some_and(|call| call > votes)
-        {
-            self.wiped = None;
-        }
-    }
-
-    /// Whether a host believes that it leads.
-    pub fn leads(&self, node: usize) -> bool {
-        self.roles.get(&node).is_some_and(|(role, _)| *role == Role::Leader)
-    }
-
-    /// Something that was asked for ended.
-    pub fn ended(&mut self, what: &str, well: bool) {
-        if what == "readmitted" && well {
-            self.removed = None;
-        }
-    }
-
-    /// Stands for a host and its disk: with an empty disk it is another.
-    pub fn identity(&self, node: usize) -> u64 {
-        node as u64 + 1_000 * self.wipes.get(&node).copied().unwrap_or(0)
-    }
-
-    /// Nothing more goes wrong.
-    pub fn stop(&mut self) {
-        self.faults.clear();
-        self.ambush = None;
-        self.acts.clear();
-        self.parts.clear();
-    }
-
-    /// The host that leads, by the newest term.
-    pub fn leader(&self) -> Option<usize> {
-        let leading = self.roles.iter().filter(|(_, (role, _))| *role == Role::Leader);
-        leading.max_by_key(|(_, (_, term))| *term).map(|(node, _)| *node)
-    }
-}
 
 impl Run<'_> {
     /// Does what is due.
@@ -175,6 +57,7 @@ impl Run<'_> {
             }
             Act::Calm => self.network.set_weather(self.plan.weather),
             Act::Readmit(host) => self.readmit(host),
+            Act::Kill(host) => self.crash(host, false, 1)?,
             Act::Cut(host) if self.hosts[host].is_up() => self.crash(host, true, AGAIN_MS)?,
             Act::Cut(_) => {}
         }
@@ -207,7 +90,7 @@ impl Run<'_> {
 
     /// A node calls its data damaged: it may only when they are; then it begins anew.
     pub(crate) fn refused(&mut self, host: usize, failure: &quorate_engine::Failure) -> std::io::Result<()> {
-        if !self.agenda.damaged.remove(&host) {
+        if self.agenda.damaged.remove(&host).is_none() {
             let what = format!("node {host} refuses data that were not damaged: {failure}");
             self.shared.lock().judge.note(Err(Violation::new("progress", what)));
             return Ok(());
@@ -314,6 +197,16 @@ impl Run<'_> {
                 self.hosts[host].jumped_ms += by_ms;
             }
             Kind::Part { shape, ms } => self.part(shape, ms),
+            Kind::Depose { ms, then_ms, deposed, at_once, other } => {
+                let leader = self.who(Who::Leader);
+                self.part(Shape::Alone(Who::Exactly(leader)), ms);
+                let host = if deposed { leader } else { self.who(other) };
+                if deposed && at_once {
+                    self.agenda.trap = Some((self.agenda.next - 1, leader, then_ms));
+                } else {
+                    self.agenda.later(self.now + ms + then_ms, Act::Kill(host));
+                }
+            }
             Kind::Reset { one, other } => self.network.reset(self.who(one), self.who(other)),
             Kind::Storm { weather, ms } => {
                 self.network.set_weather(weather);
@@ -394,6 +287,7 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Parts the network for `ms`.
     fn part(&mut self, shape: Shape, ms: u64) {
         let count = self.hosts.len();
         let all = (0..count).flat_map(|from| (0..count).map(move |to| (from, to))).filter(|(from, to)| from != to);
@@ -434,6 +328,12 @@ impl Run<'_> {
 
     /// `host` has won an election: if that was waited for, it is cut off before it can say so, and those who voted lose their power.
     pub(crate) fn spring(&mut self, host: usize) -> std::io::Result<()> {
+        if let Some((part, deposed, then_ms)) = self.agenda.trap.filter(|(_, deposed, _)| *deposed != host) {
+            self.agenda.trap = None;
+            self.agenda.parts.remove(&part);
+            self.block();
+            self.agenda.later(self.now + then_ms, Act::Kill(deposed));
+        }
         let Some(ms) = self.agenda.ambush.take() else { return Ok(()) };
         self.shared.lock().note("now", format_args!("n{host} is ambushed"));
         self.part(Shape::Alone(Who::Exactly(host)), ms);
@@ -447,11 +347,12 @@ impl Run<'_> {
         if !self.may_lose(host) || !self.hosts[host].is_up() {
             return Ok(false);
         }
+        let committed = self.hosts[host].with(|life| life.node.inspect().committed.map_or(0, |id| id.index));
         self.close(host);
         self.agenda.later(self.now + down_ms, Act::Start(host));
         let Some(wound) = damage::wound(self.hosts[host].data_dir(), place)? else { return Ok(false) };
         self.shared.lock().note(format_args!("n{host}"), format_args!("{wound}"));
-        self.agenda.damaged.insert(host);
+        self.agenda.damaged.insert(host, committed.unwrap_or(0));
         self.agenda.wiped = Some((host, None));
         Ok(true)
     }

@@ -5,6 +5,7 @@
 //! the [`invariants`] judge what comes of it.
 #![forbid(unsafe_code)]
 
+mod agenda;
 pub mod chance;
 pub mod clients;
 pub mod command;

@@ -1,9 +1,10 @@
 //! Holding the nodes' logs against each other, now and then, and a new leader's against what is committed.
 
-use quorate_engine::node::{Inspection, LogEntry, Role};
+use quorate_engine::node::{EntryKind, Inspection, LogEntry, Role};
 
 use crate::command::hash;
 use crate::driver::Run;
+use crate::invariants::Violation;
 use crate::invariants::log_matching::Entry;
 
 /// What was seen of a node's log the last time.
@@ -17,11 +18,12 @@ pub struct Looked {
 }
 
 impl Run<'_> {
-    /// Looks at every node that runs; at all of its new entries when `deep`, else only at new leaders.
+    /// Looks at every node that runs; at all of its new entries when `deep`, else only at new leaders and new lives.
     pub(crate) fn look(&mut self, deep: bool) {
         for host in 0..self.hosts.len() {
             let leads = self.agenda.leads(host);
-            if (deep || leads) && self.hosts[host].paused_until <= self.now {
+            let new = self.hosts[host].life.as_ref().is_some_and(|life| life.number != self.looked[host].life);
+            if (deep || leads || new) && self.hosts[host].paused_until <= self.now {
                 self.look_at(host, deep);
             }
         }
@@ -33,13 +35,16 @@ impl Run<'_> {
     fn look_at(&mut self, host: usize, deep: bool) {
         let Some((life, seen)) = self.hosts[host].with(|life| (life.number, life.node.inspect())) else { return };
         let mut looked = self.looked[host];
-        if looked.life != life {
+        // A life is new until its log is open: what it begins with is looked at before anybody can mend it.
+        let new = looked.life != life && seen.last.is_some();
+        if new {
             looked = Looked { life, ..Looked::default() };
         }
+        let deep = deep || new;
         let new_leader = seen.role == Role::Leader && looked.led != seen.term;
         if deep || new_leader {
             let from = if new_leader { 0 } else { looked.upto };
-            let entries = self.entries(host, from, &seen);
+            let (entries, members) = self.entries(host, from, &seen);
             let mut world = self.shared.lock();
             let judge = &mut world.judge;
             let holds = judge.logs.saw(host, &entries);
@@ -52,17 +57,32 @@ impl Run<'_> {
             let known = committed(&entries, &seen);
             let holds = judge.complete.committed(seen.term, &entries[..known]);
             judge.note(holds);
+            for (index, hash) in members
+                .into_iter()
+                .filter(|(index, _)| entries[..known].last().is_some_and(|last| *index <= last.index))
+            {
+                let holds = judge.members.committed(index, hash);
+                judge.note(holds);
+            }
+            // While the consensus core is being started, nothing is known of either.
+            if seen.role != Role::Waiting && seen.committed.is_some() {
+                let upto = seen.next_log_index.saturating_sub(1);
+                let holds = judge.members.goes_by(host, seen.membership.map(|id| id.index), upto);
+                judge.note(holds);
+            }
             looked.upto = entries[..known].last().map_or(looked.upto, |entry| entry.index);
         }
         self.looked[host] = looked;
     }
 
-    /// The entries that the log of `host` holds from `from` on. Those that cannot be read now are left out.
-    fn entries(&self, host: usize, from: u64, seen: &Inspection) -> Vec<Entry> {
-        let Some(last) = seen.last else { return Vec::new() };
+    /// The entries that the log of `host` holds from `from` on, and which of them are memberships. Those that cannot be read now
+    /// are left out.
+    fn entries(&self, host: usize, from: u64, seen: &Inspection) -> (Vec<Entry>, Vec<(u64, u64)>) {
+        let none = (Vec::new(), Vec::new());
+        let Some(last) = seen.last else { return none };
         let first = seen.purged.map_or(0, |id| id.index + 1).max(from);
         if first > last.index {
-            return Vec::new();
+            return none;
         }
         let read = self.hosts[host].with(|life| life.node.log_entries(first, last.index));
         let entry = |entry: LogEntry| Entry {
@@ -70,9 +90,25 @@ impl Run<'_> {
             term: entry.log_id.leader_id.term,
             content: hash(&entry.content),
         };
-        match read {
-            Some(Ok(entries)) => entries.into_iter().map(entry).collect(),
-            _ => Vec::new(),
+        let Some(Ok(read)) = read else { return none };
+        let members = read.iter().filter(|entry| entry.kind == EntryKind::Membership);
+        let members = members.map(|entry| (entry.log_id.index, hash(&entry.content))).collect();
+        (read.into_iter().map(entry).collect(), members)
+    }
+
+    /// A node whose log was damaged, and that does not refuse it, has at least what was committed when it was closed.
+    pub(crate) fn look_at_damaged(&mut self) {
+        for (host, committed) in self.agenda.damaged.clone() {
+            let seen = self.hosts[host].with(|life| life.node.inspect());
+            let Some(seen) = seen.filter(|seen| seen.role != Role::Waiting) else { continue };
+            self.agenda.damaged.remove(&host);
+            let last = seen.last.max(seen.snapshot).map_or(0, |id| id.index);
+            if last < committed {
+                let what = format!(
+                    "node {host} takes its damaged log for whole: it ends at {last}, {committed} was committed"
+                );
+                self.shared.lock().judge.note(Err(Violation::new("acknowledged", what)));
+            }
         }
     }
 

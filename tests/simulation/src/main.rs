@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 use std::{fs, io};
 
-use quorate_simulation::plan::Plan;
+use quorate_simulation::plan::{Focus, Plan};
 use quorate_simulation::runner::{self, Order};
 use quorate_simulation::{mutants, shrink, tally};
 
 /// Smaller plans that are tried after a failure.
 const TRIES: u64 = 150;
+/// Seeds of each focus that are run with nothing planted before defects are hunted.
+const CONTROL: u64 = 20;
 /// Lines of the event log that are shown.
 const TAIL: usize = 60;
 
@@ -119,6 +121,14 @@ fn hunt(arguments: &[String]) -> io::Result<bool> {
     let limit = Duration::from_secs(number(arguments, "--seconds")?.unwrap_or(1_200));
     let threads = number(arguments, "--threads")?.unwrap_or(2) as usize;
     let mut all = true;
+    // First that nothing is caught where nothing is planted.
+    for focus in Focus::ALL {
+        let none = mutants::Mutant { number: 0, name: "nothing", focus };
+        if let Some(caught) = mutants::hunt(&none, CONTROL, threads, limit)? {
+            println!("Seed {} of {focus:?} fails with nothing planted: {}", caught.seed, caught.violation);
+            return Ok(false);
+        }
+    }
     println!("| defect | caught by | after |\n|---|---|---|");
     for mutant in mutants::ALL.iter().filter(|mutant| only.is_none_or(|only| only == u64::from(mutant.number))) {
         let caught = mutants::hunt(mutant, budget, threads, limit)?;

@@ -54,7 +54,7 @@ pub struct Caught {
 
 /// The plan of `seed` for looking for `mutant`: every second one is an ordinary plan.
 pub fn plan(mutant: &Mutant, seed: u64) -> Plan {
-    if seed % 2 == 0 { Plan::new(seed) } else { Plan::focused(seed, mutant.focus) }
+    if seed.is_multiple_of(2) { Plan::new(seed) } else { Plan::focused(seed, mutant.focus) }
 }
 
 /// Runs at most `budget` seeds with `mutant` planted, for at most `limit`. Fails as the file system does, and without the

@@ -25,7 +25,8 @@ pub enum Seen {
     List(Vec<u32>),
 }
 
-/// Something that the driver has to hear of.
+/// Something that the driver has to hear of: on which `node`, in which `life` of it, and its place (`stamp`) in the order of events.
+#[allow(missing_docs)] // the fields are told of above
 #[derive(Debug)]
 pub enum Happening {
     /// A command was answered.

@@ -1,6 +1,8 @@
 //! What the simulation found, each with its story: a plan that led to it, with a few seeds, because the moments that it takes
 //! shift with every change of the engine.
 
+#![allow(clippy::unwrap_used)]
+
 use quorate_simulation::plan::{Fault, HostShape, Kind, Plan, Shape, Who};
 use quorate_simulation::runner;
 

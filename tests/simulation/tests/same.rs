@@ -1,5 +1,7 @@
 //! A seed is a run: the same events, byte for byte, each time.
 
+#![allow(clippy::unwrap_used)]
+
 use quorate_simulation::plan::{Focus, Plan};
 use quorate_simulation::runner;
 

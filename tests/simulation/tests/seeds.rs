@@ -1,5 +1,7 @@
 //! As many seeds as a minute holds: nothing may be wrong.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use quorate_simulation::runner::{self, Order};

@@ -2,6 +2,7 @@
 //! every version since; and every length since.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -16,7 +17,7 @@ type Sector = [u8; SECTOR as usize];
 /// The versions of one sector: the durable one first, the present one last.
 #[derive(Debug)]
 struct Versions {
-    all: Vec<Box<Sector>>,
+    all: Vec<Sector>,
     /// A sync of it failed: the kernel believes it to be clean, so no later sync writes it.
     forgotten: bool,
 }
@@ -124,9 +125,8 @@ impl Volatile {
 
     /// Remembers the durable version of `sector`, unless one is kept already.
     fn keep(&mut self, file: &File, sector: u64) -> io::Result<()> {
-        if !self.sectors.contains_key(&sector) {
-            let all = vec![read_sector(file, sector)?];
-            self.sectors.insert(sector, Versions { all, forgotten: false });
+        if let Entry::Vacant(vacant) = self.sectors.entry(sector) {
+            vacant.insert(Versions { all: vec![read_sector(file, sector)?], forgotten: false });
         }
         Ok(())
     }
@@ -142,8 +142,8 @@ impl Volatile {
 }
 
 /// A sector of `file`, with zeroes for what lies behind its end.
-fn read_sector(file: &File, sector: u64) -> io::Result<Box<Sector>> {
-    let mut bytes: Box<Sector> = Box::new([0; SECTOR as usize]);
+fn read_sector(file: &File, sector: u64) -> io::Result<Sector> {
+    let mut bytes: Sector = [0; SECTOR as usize];
     let mut filled = 0;
     while filled < bytes.len() {
         match file.read_at(&mut bytes[filled..], sector * SECTOR + filled as u64)? {

@@ -6,6 +6,7 @@ pub mod completeness;
 pub mod linearizable;
 pub mod lists;
 pub mod log_matching;
+pub mod members;
 pub mod one_leader;
 pub mod progress;
 pub mod same_everywhere;
@@ -17,6 +18,7 @@ use acknowledged::Acknowledged;
 use answered_once::AnsweredOnce;
 use completeness::Completeness;
 use log_matching::LogMatching;
+use members::Members;
 use one_leader::OneLeader;
 use same_everywhere::{SameEverywhere, Step};
 use takes_effect_once::TakesEffectOnce;
@@ -63,6 +65,8 @@ pub struct Judge {
     pub logs: LogMatching,
     /// A leader has everything committed.
     pub complete: Completeness,
+    /// Everybody goes by the newest membership.
+    pub members: Members,
     first: Option<Violation>,
 }
 

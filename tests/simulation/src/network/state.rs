@@ -42,8 +42,11 @@ pub struct Backlog {
 
 /// A datagram under way.
 pub struct Datagram {
+    /// Which node sent it.
     pub from: usize,
+    /// Which node it is for.
     pub to: usize,
+    /// What it carries.
     pub bytes: Bytes,
 }
 

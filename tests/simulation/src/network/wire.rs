@@ -1,5 +1,6 @@
 //! The engine's side of the network: [`Wire`] with listeners and streams.
 
+use std::collections::btree_map::Entry;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,11 +47,12 @@ impl Wire for SimWire {
 
     fn listen(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
         let mut state = self.network.lock();
-        let outcome = if state.listening.contains_key(&self.node) {
-            Err(io::Error::from(io::ErrorKind::AddrInUse))
-        } else {
-            state.listening.insert(self.node, Backlog::default());
-            Ok(Box::new(SimListener { wire: self.clone(), address: address.to_string() }) as Box<dyn Listener>)
+        let outcome = match state.listening.entry(self.node) {
+            Entry::Occupied(_) => Err(io::Error::from(io::ErrorKind::AddrInUse)),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Backlog::default());
+                Ok(Box::new(SimListener { wire: self.clone(), address: address.to_string() }) as Box<dyn Listener>)
+            }
         };
         Box::pin(async move { outcome })
     }
