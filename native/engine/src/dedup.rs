@@ -56,18 +56,15 @@ impl SessionTable {
         window.admit(id.sequence)
     }
 
-    /// A command of a node that is no member was discarded, and the node told so: neither it nor an earlier one of the same
-    /// life may take effect any more, should the node be let in again while another copy is on the way.
-    pub fn settle(&mut self, id: &CommandId) {
+    /// Judges a command of a node that is no member: it has no effect, unless it had one while the node still was. It is recorded all
+    /// the same, because the node is told so: no later copy may take effect, should the node be let in again.
+    pub fn refuse(&mut self, id: &CommandId, low_water: u64) -> Verdict {
         if !self.windows.contains_key(&id.node) && self.windows.len() >= MEMBERS_MAX + FORMER_MEMBERS_MAX {
-            return;
+            return Verdict::Stale;
         }
-        let window = self.windows.entry(id.node).or_default();
-        if id.incarnation > window.incarnation {
-            *window = Window { incarnation: id.incarnation, left_at: window.left_at, ..Window::default() };
-        }
-        if id.incarnation == window.incarnation {
-            window.raise(id.sequence.saturating_add(1));
+        match self.admit(id, low_water) {
+            Verdict::New => Verdict::Stale,
+            judged => judged,
         }
     }
 

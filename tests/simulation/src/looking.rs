@@ -41,7 +41,9 @@ impl Run<'_> {
             looked = Looked { life, ..Looked::default() };
         }
         let deep = deep || new;
-        let new_leader = seen.role == Role::Leader && looked.led != seen.term;
+        // A deposed leader may have voted in a newer term already, and not know that it leads no more.
+        let leads = seen.role == Role::Leader && seen.voted_for == Some(seen.node);
+        let new_leader = leads && looked.led != seen.term;
         if deep || new_leader {
             let from = if new_leader { 0 } else { looked.upto };
             let (entries, members) = self.entries(host, from, &seen);

@@ -27,7 +27,7 @@ fn fault(at: u64, kind: Kind) -> Fault {
 /// Members were taken out and let in again while they had commands under way. What a node submitted after it was taken out was
 /// answered with "no member any more; the command has no effect"; but another copy of the command, on its way through another
 /// leader, was committed after the node was let in again, and did take effect. Such a command is settled now in the
-/// table of sessions (`SessionTable::settle`), so that no later copy takes effect.
+/// table of sessions (`SessionTable::refuse`), so that no later copy takes effect.
 #[test]
 fn a_command_that_was_refused_for_want_of_membership_never_takes_effect() {
     hold("refused", |plan| {

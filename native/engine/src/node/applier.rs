@@ -342,7 +342,8 @@ impl Applier {
         deliver(due, self.shared.observer.as_ref());
     }
 
-    /// Commands of this node that took effect within an installed snapshot: their results are not known here.
+    /// Commands of this node that an installed snapshot knows: they took effect, or came while this node was no member. Their
+    /// results are not known here.
     fn skip(&self) -> Vec<Due> {
         let own = self.shared.pending.identity().and_then(|(node, incarnation)| {
             self.books.sessions.window(node).filter(|window| window.incarnation == incarnation)
@@ -350,7 +351,7 @@ impl Applier {
         let Some(window) = own else { return Vec::new() };
         let failure = Failure::new(
             Code::Timeout,
-            "The command took effect, but its result is not known here: this node caught up by a snapshot.",
+            "The command was decided, but its result is not known here: this node caught up by a snapshot.",
         );
         self.shared.pending.skip(window.low, |sequence| window.contains(sequence), &failure)
     }

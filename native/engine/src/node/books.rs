@@ -94,9 +94,9 @@ impl Books {
     /// Judges a command in log order; a new one gets the next user-visible index.
     pub fn admit(&mut self, command: &Command) -> Verdict {
         if !self.is_member(command.id.node) {
-            self.sessions.settle(&command.id);
+            let verdict = self.sessions.refuse(&command.id, command.low_water);
             self.touch(command.id.node);
-            return Verdict::Stale;
+            return verdict;
         }
         let mut verdict = self.sessions.admit(&command.id, command.low_water);
         if planted::is(Defect::RetryAppliedTwice) && verdict == Verdict::Repeated {
@@ -188,14 +188,15 @@ mod tests {
         assert_eq!(books.admit(&command(1, 1)), Verdict::New);
         books.enter_membership(log_id(2), members(&[2]));
         assert_eq!(books.admit(&command(1, 2)), Verdict::Stale);
+        assert_eq!(books.admit(&command(1, 1)), Verdict::Repeated, "it had its effect while its node was a member");
         assert_eq!(books.admit(&command(9, 5)), Verdict::Stale, "a node that never was a member");
         books.enter_membership(log_id(3), members(&[1, 2, 9]));
-        assert_eq!(books.admit(&command(1, 2)), Verdict::Stale, "another copy");
-        assert_eq!(books.admit(&command(9, 5)), Verdict::Stale, "another copy");
+        assert_eq!(books.admit(&command(1, 2)), Verdict::Repeated, "another copy");
+        assert_eq!(books.admit(&command(9, 5)), Verdict::Repeated, "another copy");
         assert_eq!(books.admit(&command(1, 3)), Verdict::New);
         assert_eq!(books.admit(&command(9, 6)), Verdict::New);
         let notes = books.to_notes().unwrap();
-        assert_eq!(Books::from_notes(&notes).unwrap().admit(&command(1, 2)), Verdict::Stale, "after a snapshot");
+        assert_eq!(Books::from_notes(&notes).unwrap().admit(&command(1, 2)), Verdict::Repeated, "after a snapshot");
     }
 
     #[test]
