@@ -121,6 +121,15 @@ impl Process {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
+    /// How it ended, by itself or by a signal, if it did.
+    pub fn fate(&self) -> String {
+        match self.child.lock().try_wait() {
+            Ok(Some(status)) => status.to_string(),
+            Ok(None) => "it runs".into(),
+            Err(error) => error.to_string(),
+        }
+    }
+
     /// The file that its stderr goes to.
     pub fn log(&self) -> &Path {
         &self.log

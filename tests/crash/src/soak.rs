@@ -121,7 +121,9 @@ pub fn run(plan: &Plan, say: &dyn Fn(String)) -> Result<Report, Failure> {
         std::thread::sleep(plan.every.min(plan.time.saturating_sub(begin.elapsed())));
         let acknowledged = load.acknowledged.load(Ordering::Relaxed);
         let Some(sample) = sample(&begin, acknowledged, &processes, &dirs) else {
-            report.wrong.push(format!("A process ended after {} s.", begin.elapsed().as_secs()));
+            let fates: Vec<String> = processes.iter().map(|process| process.fate()).collect();
+            let after = begin.elapsed().as_secs();
+            report.wrong.push(format!("A process ended after {after} s: {}.", fates.join(", ")));
             break;
         };
         tally.add(&line("soak-sample", &sample))?;

@@ -17,7 +17,8 @@ use super::undo::Walk;
 use crate::error::{Code, Failure};
 use crate::limits::{COUNTS_MAX, SCAN_BYTES_MAX, SCAN_ENTRIES_MAX};
 
-/// Reads the key-value store and watches it. Cheap to clone; outlives its machine, then every call fails with `Closed`.
+/// Reads the key-value store and watches it. Cheap to clone; outlives its machine, then every call fails with `Closed`, or, when
+/// the machine had failed and may be opened again, with `StateMachine`.
 #[derive(Clone)]
 pub struct KvReader {
     pub(super) shared: Arc<Shared>,

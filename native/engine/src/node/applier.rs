@@ -4,11 +4,9 @@
 //! them together with the bookkeeping, and answers whoever waits on this node. When the machine fails (its disk is
 //! full, say), the thread says so, opens it anew or repeats the work again and again, and consensus goes on meanwhile.
 
-use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use openraft::storage::RaftLogReader;
@@ -20,7 +18,7 @@ use crate::consensus::types::{Entry, LogId, SnapshotMeta, StoredMembership};
 use crate::dedup::Verdict;
 use crate::error::{Code, Failure};
 use crate::limits::BATCH_BYTES_MAX;
-use crate::machine::{Applied as Answer, Committed, Frozen, Note, Notes, Reviver, StateMachine};
+use crate::machine::{Applied as Answer, Committed, StateMachine};
 use crate::node::apply_queue::{ApplyQueue, FrozenState, Work, entry_bytes};
 use crate::node::books::Books;
 use crate::node::observer::Observer;
@@ -31,11 +29,10 @@ use crate::planted::{self, Defect};
 use crate::snapshot::{OpenSnapshot, SnapshotDir};
 use crate::surroundings::{Pace, Stage};
 use crate::watch;
-use crate::worker::{Worker, pause};
+use crate::worker::Worker;
 
-/// Before the first new attempt of a machine that failed; doubles with each further one, up to the longest.
-const RETRY: Duration = Duration::from_millis(500);
-const RETRY_DOUBLINGS_MAX: u32 = 4;
+use self::revival::Revival;
+
 /// Entries read back from the log at once.
 const RANGE_ENTRIES: u64 = 256;
 
@@ -100,12 +97,6 @@ pub struct Applier {
     taken: Option<u64>,
     /// Failures since anything worked.
     failures: u32,
-}
-
-/// What it takes to open a failed machine anew.
-struct Revival {
-    reviver: Box<dyn Reviver>,
-    snapshots: SnapshotDir,
 }
 
 impl Applier {
@@ -396,95 +387,6 @@ impl Applier {
     fn is_local(&self, id: &CommandId) -> bool {
         self.shared.pending.identity() == Some((id.node, id.incarnation))
     }
-
-    /// Tries until it works (the failure shows in the status meanwhile), the node closes, or the machine was opened anew and what is
-    /// to be done is in the queue again; `None` in either of the last two cases.
-    async fn persistently<T>(
-        &mut self,
-        doing: &str,
-        mut attempt: impl FnMut(&mut Applier) -> Result<T, Failure>,
-    ) -> Option<T> {
-        loop {
-            match attempt(self) {
-                Ok(done) => {
-                    self.shared.problems.clear(Problem::Machine);
-                    self.failures = 0;
-                    return Some(done);
-                }
-                Err(failure) => self.bear(doing, &failure).await?,
-            }
-            if self.revival.is_some() {
-                while let Err(failure) = self.revive() {
-                    self.bear("being opened again", &failure).await?;
-                }
-                return None;
-            }
-        }
-    }
-
-    /// Opens the machine anew and puts what it lacks into the queue.
-    fn revive(&mut self) -> Result<(), Failure> {
-        let Some(revival) = &mut self.revival else { return Ok(()) };
-        // What it holds of its directory must go before that is opened again.
-        self.machine = Box::new(Away);
-        let mut machine = revival.reviver.revive()?;
-        let books = Books::from_notes(&machine.load_notes()?)?;
-        let snapshot = revival.snapshots.latest()?;
-        let snapshot = snapshot.filter(|snapshot| snapshot.meta.last_log_id > books.applied.log_id);
-        let begins = snapshot.as_ref().map_or(books.applied.log_id, |snapshot| snapshot.meta.last_log_id);
-        let next = begins.map_or(0, |log_id| log_id.index + 1);
-        let range = self.taken.filter(|last| *last >= next).map(|last| (next, last));
-        (self.machine, self.books) = (machine, books);
-        if snapshot.is_none() && range.is_none() {
-            self.shared.problems.clear(Problem::Machine);
-        }
-        tracing::warn!("The state machine was opened anew; it is given again what it lacks.");
-        self.shared.queue.put_back(snapshot, range);
-        Ok(())
-    }
-
-    /// Reports `failure` and waits before the next attempt; `None` when there is to be none.
-    async fn bear(&mut self, doing: &str, failure: &Failure) -> Option<()> {
-        if self.shared.queue.is_closed() || failure.code == Code::Closed {
-            return None;
-        }
-        tracing::error!("The state machine failed while {doing}: {failure}");
-        self.shared.problems.set(Problem::Machine, failure.clone());
-        pause(RETRY * (1 << self.failures.min(RETRY_DOUBLINGS_MAX))).await;
-        self.failures += 1;
-        Some(())
-    }
-}
-
-/// Stands for a machine that failed until it was opened anew.
-struct Away;
-
-impl Away {
-    fn failure() -> Failure {
-        Failure::new(Code::Unavailable, "The state machine is being opened again.")
-    }
-}
-
-impl StateMachine for Away {
-    fn load_notes(&mut self) -> Result<Notes, Failure> {
-        Err(Away::failure())
-    }
-
-    fn apply(&mut self, _commands: &[Committed], _notes: &[Note]) -> Result<Answer, Failure> {
-        Err(Away::failure())
-    }
-
-    fn freeze(&mut self) -> Result<Box<dyn Frozen>, Failure> {
-        Err(Away::failure())
-    }
-
-    fn install(&mut self, _index: u64, _payload: &mut dyn Read, _notes: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure> {
-        Err(Away::failure())
-    }
-
-    fn checkpoint(&mut self) -> Result<(), Failure> {
-        Err(Away::failure())
-    }
 }
 
 /// Some of the entries `first..=last`, from the first on. Fails with `Unavailable` while there is no log, with `Corrupt` when
@@ -552,5 +454,6 @@ pub fn contain(whose: &str, code: impl FnOnce()) {
     }
 }
 
+mod revival;
 #[cfg(test)]
 mod tests;

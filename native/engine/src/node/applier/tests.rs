@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -12,7 +12,7 @@ use super::*;
 use crate::command::{Batch, Command};
 use crate::consensus::types::{LeaderId, Member, Membership};
 use crate::limits::APPLY_WINDOW_COMMANDS;
-use crate::machine::{Frozen, Note, Notes, Outcome};
+use crate::machine::{Frozen, Note, Notes, Outcome, Reviver};
 use crate::node::observer::LeaderEvent;
 use crate::snapshot::SnapshotDir;
 
