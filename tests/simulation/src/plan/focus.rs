@@ -38,7 +38,7 @@ impl Focus {
         Focus::Damage,
     ];
 
-    /// The kinds of [`kind`] that it consists of.
+    /// The kinds of `kind` that it consists of.
     pub(super) fn kinds(self) -> &'static [u64] {
         match self {
             Focus::PowerCuts => &[1, 2, 2, 3, 4, 4, 5, 19],

@@ -3,7 +3,7 @@
 //! - Whoever connects checks that the other's certificate is signed by the CA of the configuration and names the host of the
 //!   address that was dialled: its DNS name, or its IP address, among the certificate's subject alternative names, as in HTTPS.
 //! - Whoever accepts checks that the other's certificate is signed by that CA. Which node it is, it says in the handshake of
-//!   [`super::handshake`], and is believed: so the CA must sign for members of this cluster only.
+//!   `transport::handshake`, and is believed: so the CA must sign for members of this cluster only.
 //! - Before both checks are done, no byte of the protocol is read or written. Sessions are never resumed, so every connection is
 //!   checked in full, with the certificates of that moment. A connection that is open stays so when certificates change.
 //!
