@@ -1,5 +1,7 @@
 //! Inputs: a function of samples and seed.
 
+use quorate_linear::rng::Rng;
+
 /// Largest input, in bytes; samples that are larger stay as large as they are.
 const BYTES_MAX: usize = 64 << 10;
 /// Damages to one sample, at most.
@@ -7,33 +9,9 @@ const DAMAGES_MAX: u64 = 6;
 /// Bytes of an input of noise, at most.
 const NOISE_MAX: u64 = 256;
 
-/// Random numbers from a seed, the same on every machine (SplitMix64).
-#[derive(Clone, Debug)]
-pub struct Rng(u64);
-
-impl Rng {
-    /// A generator whose numbers depend on `seed` alone.
-    pub fn new(seed: u64) -> Rng {
-        Rng(seed)
-    }
-
-    /// The next 64 bits.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`; 0 when `end` is 0.
-    pub fn below(&mut self, end: u64) -> u64 {
-        if end == 0 { 0 } else { self.next_u64() % end }
-    }
-
-    fn index(&mut self, len: usize) -> usize {
-        self.below(len as u64) as usize
-    }
+/// A place among `len`; 0 when there is none.
+fn index(rng: &mut Rng, len: usize) -> usize {
+    rng.below(len as u64) as usize
 }
 
 /// Makes inputs out of samples of what is right.
@@ -64,11 +42,11 @@ impl<'a> Inputs<'a> {
     }
 
     fn sample(&self, rng: &mut Rng) -> &'a [u8] {
-        &self.samples[rng.index(self.samples.len())]
+        &self.samples[index(rng, self.samples.len())]
     }
 
     fn damage(&self, input: &mut Vec<u8>, rng: &mut Rng) {
-        let at = rng.index(input.len() + 1);
+        let at = index(rng, input.len() + 1);
         match rng.below(10) {
             0 | 1 => flip(input, at, rng),
             2 => overwrite(input, at, &[rng.next_u64() as u8]),
@@ -84,12 +62,12 @@ impl<'a> Inputs<'a> {
             }
             8 => {
                 let other = self.sample(rng);
-                let from = rng.index(other.len() + 1);
+                let from = index(rng, other.len() + 1);
                 input.truncate(at);
                 input.extend_from_slice(&other[from..]);
             }
             _ if self.words.is_empty() => insert(input, at, &noise(rng)),
-            _ => insert(input, at, self.words[rng.index(self.words.len())].as_bytes()),
+            _ => insert(input, at, self.words[index(rng, self.words.len())].as_bytes()),
         }
     }
 }
@@ -114,7 +92,7 @@ fn insert(input: &mut Vec<u8>, at: usize, what: &[u8]) {
 }
 
 fn range_end(input: &[u8], at: usize, rng: &mut Rng) -> usize {
-    at + rng.index(input.len() - at + 1)
+    at + index(rng, input.len() - at + 1)
 }
 
 /// A number that might be taken for a length or a count, in one to eight bytes.
@@ -134,8 +112,8 @@ fn claim(len: usize, rng: &mut Rng) -> Vec<u8> {
         u64::MAX,
         len as u64,
     ];
-    let number = numbers[rng.index(numbers.len())].wrapping_add(rng.below(3)).wrapping_sub(1);
-    let width = [1, 2, 4, 8][rng.index(4)];
+    let number = numbers[index(rng, numbers.len())].wrapping_add(rng.below(3)).wrapping_sub(1);
+    let width = [1, 2, 4, 8][index(rng, 4)];
     number.to_le_bytes()[..width].to_vec()
 }
 

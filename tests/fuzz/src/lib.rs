@@ -9,7 +9,8 @@ mod inputs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-pub use inputs::{Inputs, Rng};
+pub use inputs::Inputs;
+pub use quorate_linear::rng::Rng;
 
 /// How long one reader is tried when the environment does not say, in seconds.
 pub const SECONDS: u64 = 1;

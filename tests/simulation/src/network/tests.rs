@@ -166,8 +166,8 @@ fn datagrams_are_lost_doubled_and_overtaken() {
     (0..100).for_each(|number: u8| assert!(network.send_datagram(0, "b", &[number])));
     assert!(!network.send_datagram(0, "c", &[0]));
     let mut arrived = Vec::new();
-    for now in 1..=40 {
-        network.deliver(now);
+    for time_ms in 1..=40 {
+        network.deliver(time_ms);
         arrived.extend(network.arrivals().into_iter().map(|datagram| datagram.bytes[0]));
     }
     let traffic = network.traffic();
