@@ -87,3 +87,19 @@ fn a_term_has_one_leader() {
         }
     });
 }
+
+/// The leader was asked to hand over to a member out of reach, another was elected, and later the first led again: it still
+/// waited for that heir, and no other membership change could begin, so a wiped node was never let in again. A handover
+/// has ended as soon as anybody leads in a later term (`membership::transfer`). Seed 1043.
+#[test]
+fn a_handover_to_a_member_out_of_reach_ends() {
+    hold("handover", |plan| {
+        plan.founders = 5;
+        plan.hosts = (0..5).map(|host| HostShape { start_ms: 50 * host, ..plan.hosts[0] }).collect();
+        let heir = Who::Any(1);
+        plan.faults.push(fault(1_000, Kind::Part { shape: Shape::Alone(heir), ms: 2_500 }));
+        plan.faults.push(fault(1_010, Kind::Transfer { to: heir }));
+        plan.faults.push(fault(2_600, Kind::Wipe { who: Who::Leader, down_ms: 20 }));
+        plan.duration_ms = 3_200;
+    });
+}

@@ -309,9 +309,15 @@ async fn transfer(core: &Arc<Core>, raft: &RaftNode, name: &str) -> Result<(), F
         return Err(Failure::new(Code::Membership, format!("There is no voter {name:?}.")));
     };
     let mut leadership = core.leadership.subscribe();
+    let term = leadership.borrow().term;
     raft.trigger().transfer_leader(id).await.map_err(|error| Failure::new(Code::Unavailable, error.to_string()))?;
-    let changed = leadership.wait_for(|view| view.leader_id() == Some(id)).await;
-    changed.map(drop).map_err(|_| Failure::closed())
+    // The heir may be out of reach and another be elected: a wait for the heir alone would never end, and no other change begin.
+    let settled = leadership.wait_for(|view| view.leader_id() == Some(id) || view.leader.is_some() && view.term > term);
+    let heir = settled.await.map_err(|_| Failure::closed())?.leader_id();
+    if heir == Some(id) {
+        return Ok(());
+    }
+    Err(Failure::new(Code::Unavailable, format!("The leadership went to another server than {name:?}.")))
 }
 
 /// openraft's refusal of a membership change in our terms.
