@@ -99,7 +99,7 @@
 ;; ------------------------------------------------------------------------------------------------------ in Rust
 
 (defn- number-in [line key]
-  (parse-double (second (re-find (re-pattern (str "\"" key "\":([0-9.]+)")) line))))
+  (parse-double (second (re-find (re-pattern (str "\"" key "\": *([0-9.]+)")) line))))
 
 (defn- run-engine! [{:keys [ns bytes seconds]} round variant machine]
   (let [member (harness/spawn! "engine" [(bench-program) "writers" "--writers" (str/join "," ns) "--seconds" (str seconds)

@@ -85,7 +85,7 @@
   "A whole number from 1 on."
   [text]
   (let [n (Long/parseLong text)]
-    (when-not (pos? n) (throw (IllegalArgumentException. text)))
+    (when-not (pos? n) (throw (IllegalArgumentException. ^String text)))
     n))
 
 (defn numbers
