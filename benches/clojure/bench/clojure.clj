@@ -3,7 +3,7 @@
   it, round by round, the engine alone in Rust, so that the ratio is of one run.
 
       lein with-profile +bench run -m bench.clojure [--quick] [--rounds 3] [--seconds 4] [--n 1,16,64,256,1024,4096]
-          [--rows bytes,edn,kv,bytes-engine-followers,engine,engine-kv] [--bytes 128]
+          [--rows bytes,edn,kv,bytes-engine-followers,engine,engine-kv] [--bytes 128] [--keep] [--out FILE]
 
   rows: `bytes` byte arrays with a reducer that counts; `edn` maps of 128 bytes with a reducer that keeps them under their keys;
   `kv` puts; all with three JVMs. `bytes-engine-followers` the first, with the followers in Rust: what the leader's JVM alone costs.
@@ -122,7 +122,7 @@
     (run-jvm! options round row)))
 
 (def ^:private known
-  {"--quick" true, "--rounds" harness/number, "--seconds" harness/number, "--bytes" harness/number, "--n" harness/numbers, "--keep" true
+  {"--quick" true, "--rounds" harness/number, "--seconds" harness/number, "--bytes" harness/number, "--n" harness/numbers, "--keep" true, "--out" io/file
    "--rows" (fn [text]
               (let [rows (str/split text #",")]
                 (when-let [strange (first (remove (into #{"engine" "engine-kv"} (keys variants)) rows))]
@@ -138,11 +138,14 @@
      :rows    (get asked "--rows" all-rows)}))
 
 (defn -main
-  "Measures every row in every round; the rows of a round one after the other. `--keep` adds to the rows of the run before."
+  "Measures every row in every round; the rows of a round one after the other. `--keep` adds to the rows of the run before; `--out`
+  appends to a file of one's own."
   [& args]
   (let [asked (harness/options known args)
         {:keys [rounds rows] :as options} (settings asked)]
-    (when-not (get asked "--keep") (harness/begin! "clojure"))
-    (doseq [round (range 1 (inc (long rounds))), row rows]
-      (run-row! options round row))
+    (binding [harness/*out-file* (get asked "--out")]
+      (when-not (or (get asked "--keep") (get asked "--out"))
+        (harness/begin! "clojure"))
+      (doseq [round (range 1 (inc (long rounds))), row rows]
+        (run-row! options round row)))
     (shutdown-agents)))

@@ -3,7 +3,7 @@
 
       lein with-profile +bench run -m bench.codec [--quick] [--rounds 5]
 
-  A row's latencies are nothing; `more` has nanoseconds and allocated bytes a value. Systems: `quorate` and `clojure`; variants: what is
+  `ops_per_s` are values a second; `more` has nanoseconds and allocated bytes a value. Systems: `quorate` and `pr-str, clojure.edn`; variants: what is
   written or read, and which way."
   (:require [bench.harness :as harness]
             [bench.writers :as writers]
@@ -59,14 +59,14 @@
     (when-not (= value (codec/decode encoded) (from-clojure text))
       (throw (ex-info (str what " does not come back.") {})))
     (doseq [[system way f x] [["quorate" "write" codec/encode value]
-                              ["clojure" "write" by-clojure value]
+                              ["pr-str, clojure.edn" "write" by-clojure value]
                               ["quorate" "read" codec/decode encoded]
-                              ["clojure" "read" from-clojure text]]
+                              ["pr-str, clojure.edn" "read" from-clojure text]]
             :let [[ns allocated] (spent f x ms)]]
       (harness/row! "codec" {:system system, :variant (str way " " what), :bytes (alength text), :round round
                              :seconds (/ ms 1000.0), :ops_per_s (harness/rounded (/ 1e9 ns))
                              :more {:ns_per_op (harness/rounded ns), :allocated_per_op (harness/rounded allocated)}})
-      (println (format "%-8s %-5s %-18s %5d bytes  %,9.0f ns  %,9.0f B" system way what (alength text) ns allocated))
+      (println (format "%-19s %-5s %-18s %5d bytes  %,9.0f ns  %,9.0f B" system way what (alength text) ns allocated))
       (flush))))
 
 (defn -main

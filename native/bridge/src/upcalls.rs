@@ -35,7 +35,10 @@ static ECHOES: Mutex<BTreeMap<i64, Arc<Echo>>> = Mutex::new(BTreeMap::new());
 /// `static native long open()`: an echo, for `quorate.jni.Native.submit` and `close`, and for `run`.
 // SAFETY: the name is what the JVM looks for, and belongs to this library alone; the JVM calls it as declared in Java.
 #[unsafe(no_mangle)]
-pub extern "system" fn Java_quorate_bench_Upcalls_open<'local>(mut env: EnvUnowned<'local>, _: JClass<'local>) -> jlong {
+pub extern "system" fn Java_quorate_bench_Upcalls_open<'local>(
+    mut env: EnvUnowned<'local>,
+    _: JClass<'local>,
+) -> jlong {
     env.with_env(|_| -> Result<jlong, Fault> {
         let echo = Echo::start(EchoConfig { name: "upcalls".into(), mirror: false, in_flight: IN_FLIGHT_MAX })?;
         let handle = SESSIONS.insert(echo.clone());
