@@ -42,7 +42,7 @@ fn a_command_that_was_refused_for_want_of_membership_never_takes_effect() {
 
 /// The power went after a new log file had its name and before its header was on the disk. The node started, raft-engine
 /// went on in that file in its older format, and the start after that refused it as damaged at offset 0.
-/// Such a file is removed at open (`scan::remove_headless`).
+/// Such a file is removed at open (`scan::remove_empty`).
 #[test]
 fn a_log_file_without_its_header_costs_nothing() {
     hold("headless", |plan| {
@@ -70,6 +70,20 @@ fn what_a_failed_sync_left_in_memory_is_written_again() {
             plan.faults.push(fault(at + 850, all));
         }
         plan.duration_ms = 7_000;
+    });
+}
+
+/// The sync failed that closes a log file. What was written next went into the next file and was synced, though never
+/// acknowledged; then the power took what was not synced, and the node refused its log: a file but the newest was torn.
+/// Nothing is written after a failed sync (`guard`), and a newest file without a batch does not count (`scan`). Seeds 672, 1848.
+#[test]
+fn a_failed_sync_at_the_end_of_a_file_is_a_torn_end() {
+    hold("rotation", |plan| {
+        (plan.padding, plan.duration_ms, plan.log_bytes) = (2_000, 7_000, 16 << 10);
+        for round in 0..12 {
+            let (who, at) = (Who::Any(round), 600 + round * 500);
+            plan.faults.push(fault(at, Kind::SyncErrors { who, count: 1, cut_after_ms: Some(40) }));
+        }
     });
 }
 

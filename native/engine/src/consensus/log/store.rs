@@ -256,7 +256,7 @@ fn prepare<F: FileSystem + 'static>(
     check_unlocked(dir)?;
     let mut files = scan::list(dir)?;
     scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
-    scan::remove_headless(file_system.as_ref(), &mut files.live)?;
+    scan::remove_empty(file_system.as_ref(), &mut files.live, options.group)?;
     scan::write_again(file_system.as_ref(), &files.live)?;
     let seen = Arc::new(Seen::default());
     let guard = Guard { inner: file_system.clone(), seen: seen.clone() };
