@@ -73,20 +73,6 @@ fn what_a_failed_sync_left_in_memory_is_written_again() {
     });
 }
 
-/// The sync failed that closes a log file. What was written next went into the next file and was synced, though never
-/// acknowledged; then the power took what was not synced, and the node refused its log: a file but the newest was torn.
-/// Nothing is written after a failed sync (`guard`), and a newest file without a batch does not count (`scan`). Seeds 672, 1848.
-#[test]
-fn a_failed_sync_at_the_end_of_a_file_is_a_torn_end() {
-    hold("rotation", |plan| {
-        (plan.padding, plan.duration_ms, plan.log_bytes) = (2_000, 7_000, 16 << 10);
-        for round in 0..12 {
-            let (who, at) = (Who::Any(round), 600 + round * 500);
-            plan.faults.push(fault(at, Kind::SyncErrors { who, count: 1, cut_after_ms: Some(40) }));
-        }
-    });
-}
-
 /// openraft's default leader ids let a node lead in a term in which another already led: the ids are ordered by term and node.
 /// Quorate's leader ids are those of standard Raft now, with one vote and so one leader a term.
 #[test]
