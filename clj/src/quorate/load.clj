@@ -1,7 +1,6 @@
 (ns quorate.load
   "`quorate-load`: writes lines `key value` into ring servers, or generates load; tells rate, latencies and errors. See `--help`."
-  (:require [clojure.java.io :as io]
-            [quorate.load.generated :as generated]
+  (:require [quorate.load.generated :as generated]
             [quorate.load.lines :as lines]
             [quorate.load.nodes :as nodes]
             [quorate.load.operation :as operation]
@@ -169,8 +168,7 @@
   "Why the file of the plot cannot be written, as a sentence; nil when it can."
   [{file :plot}]
   (when file
-    (try (io/make-parents file)
-         (spit file "")
+    (try (spit file "")
          nil
          (catch IOException thrown
            (str "--plot " file ": it cannot be written: " (ex-message thrown) ".")))))

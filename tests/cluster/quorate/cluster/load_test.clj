@@ -178,7 +178,7 @@
           (is (str/includes? err "No node can be reached") err))))))
 
 (deftest bad-usage-is-one-sentence-and-status-2
-  (doseq [[arguments sentence] {["--rate" "fast"] "--rate fast", ["nowhere"] "\"nowhere\" is no node", ["--plot" "/nowhere/at/all/x.svg" "-n" "1"] "--plot"}]
+  (doseq [[arguments sentence] {["--rate" "fast"] "--rate fast", ["nowhere"] "\"nowhere\" is no node", ["--plot" "/dev/null/x.svg" "-n" "1"] "--plot"}]
     (let [{:keys [status out err]} (apply run-loader [] arguments)]
       (is (= [2 ""] [status out]) err)
       (is (str/includes? err sentence) err)))
