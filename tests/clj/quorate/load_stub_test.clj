@@ -5,7 +5,6 @@
             [quorate.clusters :refer [eventually]]
             [quorate.load :as load]
             [quorate.load-stub :as stub :refer [with-server]]
-            [quorate.load.lines :as lines]
             [quorate.load.workers :as workers])
   (:import (java.io InputStream)
            (java.util Arrays)
@@ -59,18 +58,20 @@
 (deftest a-write-whose-outcome-is-unknown-is-sent-again-and-counted-once
   (let [stored  (atom {})
         store   (stub/storing stored)
-        number  (AtomicInteger.)
-        received (AtomicInteger.)]
+        number  (AtomicInteger.)]
     (with-server (fn [{:keys [method] :as request}]
-                   (let [answer (store request)]
-                     (if (= "PUT" method)
-                       (do (.incrementAndGet received)
-                           (if (zero? (rem (.incrementAndGet number) 7)) {:break? true} answer))
-                       answer)))
+                   (if (= "PUT" method)
+                     ;; Two in a row break off: the second one over a fresh connection. One of them had its effect.
+                     (case (rem (.incrementAndGet number) 7)
+                       0 {:break? true}
+                       1 (do (store request) {:break? true})
+                       (store request))
+                     (store request)))
       (fn [node]
         (let [summary (stub/run-load (stub/lines (numbered 400)) "-c" "4" node)]
           (is (= [400 {} 0] ((juxt :operations :errors load/exit-status) summary)))
-          (is (< 400 (.get received)))
+          (is (< 400 (.get number)))
+          (is (pos? (long (get (:retried summary) "connection broken" 0))))
           (is (= 400 (count @stored)))
           (is (every? (fn [[path values]] (= #{(str "value " (subs path 2))} (set values))) @stored)))))))
 
@@ -100,7 +101,7 @@
             (let [running (future (stub/run-load input "-c" "2" ill well))]
               (is (eventually #(pos? (.get asked))))
               (Thread/sleep 500)
-              (is (< (.get asked) 20) "it is not asked again and again")
+              (is (<= (.get asked) 2) "it is not asked again and again")
               (is (empty? @stored))
               (reset! ill? false)
               (is (eventually #(< 10 (count @stored))) "it is used again")
@@ -173,7 +174,7 @@
     (with-server (fn [_] (.await over 60 TimeUnit/SECONDS) {:status 201})
       (fn [node]
         (is (<= 1 (long (bytes-of 1000 4 node)) (+ 65536 (* 5 1000))))
-        (is (<= (* 32 1024 1024) (long (bytes-of 1048576 256 node)) (+ (long lines/bytes-under-way-max) (* 2 1048576))))
+        (is (<= (* 32 1024 1024) (long (bytes-of 1048576 256 node)) (* 66 1024 1024)))
         (.countDown over)))))
 
 ;; --------------------------------------------------------------------------------------------------- an open loop
