@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let done = match task {
         Task::Part(part) => parts::run(&part),
         Task::Facts(out, data) => facts::write(&out, &data),
-        Task::Report(directory) => report::run(&directory),
+        Task::Report(directory, into) => report::run(&directory, into.as_ref()),
         Task::Writers(options) => writers::run(&options),
         Task::Floor(options) => floor::run(&options),
         Task::Syncs(options) => floor::run_syncs(&options),

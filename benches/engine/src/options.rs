@@ -12,7 +12,7 @@ use crate::parts;
 pub const USAGE: &str = "\
 quorate-bench part floor|engine|durability|reads|recovery|growth [--quick|--long] [--rounds N] [--only WORD] [--keep] [--dir DIR] [--out DIR]
 quorate-bench facts   [--dir DIR] [--out DIR]
-quorate-bench report  [--out DIR]
+quorate-bench report  [--out DIR] [--into FILE]
 quorate-bench writers [--writers N,N,...] [--seconds S] [--bytes B] [--machine counter|kv] [--dir DIR] [--strace]
 quorate-bench floor   [--seconds S] [--bytes B] [--dir DIR]";
 
@@ -53,8 +53,8 @@ pub enum Task {
     Part(Part),
     /// The facts of this machine, into theirs: where it goes, and the disk that is meant.
     Facts(PathBuf, PathBuf),
-    /// Tables and plots of what is in the directory.
-    Report(PathBuf),
+    /// Tables and plots of what is in the directory; the tables into a document, too, if there is one.
+    Report(PathBuf, Option<PathBuf>),
     /// Syncs of a file, one of several processes; started by the part `floor`, not by people.
     Syncs(Floor),
     /// A closed loop of commands against three processes.
@@ -206,7 +206,10 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Task, String> {
     let task = match arguments.0.remove(0).as_str() {
         "part" => Task::Part(part(&mut arguments)?),
         "facts" => Task::Facts(out(&mut arguments)?, dir(&mut arguments)?),
-        "report" => Task::Report(out(&mut arguments)?),
+        "report" => {
+            let into = arguments.value("--into")?.map(PathBuf::from);
+            Task::Report(out(&mut arguments)?, into)
+        }
         "syncs" => Task::Syncs(floor(&mut arguments)?),
         "writers" => Task::Writers(writers(&mut arguments)?),
         "floor" => Task::Floor(floor(&mut arguments)?),
@@ -369,6 +372,8 @@ mod tests {
         assert_eq!((part.name.as_str(), part.keep, part.out.to_str()), ("recovery", true, Some("o")));
         assert_eq!((part.of(1, 2, 3), part.rounds(5)), (1, 1..=1));
         assert!(part.wants("the leader dies") && !part.wants("restart"));
+        let report = Task::Report(OUT.into(), Some("README.md".into()));
+        assert_eq!(read("report --into README.md"), Ok(report));
         let Ok(Task::Part(part)) = read("part engine --long --rounds 7") else { panic!("it is right") };
         assert_eq!((part.of(1, 2, 3), part.rounds(5)), (3, 1..=7));
         assert!(part.wants("anything"));

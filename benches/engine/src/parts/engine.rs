@@ -30,8 +30,13 @@ pub fn run(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
     let kinds = [(MachineName::Counter, &SIZES[..]), (MachineName::Kv, &[VALUE_BYTES][..])];
     for round in part.rounds(3) {
         floor(part, sink, round)?;
-        for (machine, sizes) in kinds.iter().filter(|(machine, _)| part.wants(machine.text())) {
-            one_round(part, sink, round, *machine, sizes)?;
+        for (machine, sizes) in kinds {
+            let runs = sizes.iter().flat_map(|bytes| rotated(&IN_FLIGHT, round).into_iter().map(|n| (n, *bytes)));
+            let wanted = |(n, bytes): &(usize, usize)| part.wants(&format!("{},n={n},{bytes}", machine.text()));
+            let runs: Vec<(usize, usize)> = runs.filter(wanted).collect();
+            if !runs.is_empty() {
+                one_round(part, sink, round, machine, &runs)?;
+            }
         }
     }
     Ok(())
@@ -44,21 +49,25 @@ fn floor(part: &Part, sink: &mut Sink, round: usize) -> Result<(), Failure> {
     sink.write(row("loopback round trip").latency(&round_trips(FLOOR_BYTES, FLOOR_TIME)?))
 }
 
-fn one_round(part: &Part, sink: &mut Sink, round: usize, machine: MachineName, sizes: &[usize]) -> Result<(), Failure> {
+/// Runs of these numbers in flight and sizes, on a cluster of their own.
+fn one_round(
+    part: &Part,
+    sink: &mut Sink,
+    round: usize,
+    machine: MachineName,
+    runs: &[(usize, usize)],
+) -> Result<(), Failure> {
     let dir = disk::temporary(&part.dir)?;
     let mut cluster = Cluster::start(Plan { machine, ..Plan::default() }, dir.path(), &NAMES)?;
-    let seconds = part.of(1, 2, 5);
-    for bytes in sizes {
-        for n in rotated(&IN_FLIGHT, round) {
-            let run = measure(&mut cluster, n, seconds, *bytes)?;
-            sink.write(row(&run, machine.text(), n, *bytes).round(round))?;
-        }
+    for (n, bytes) in runs {
+        let run = measure(&mut cluster, *n, part.of(1, 2, 5), *bytes)?;
+        sink.write(row(&run, machine.text(), *n, *bytes).round(round))?;
     }
     cluster.end().map(drop)
 }
 
 /// The row of a run.
-pub fn row(run: &Run, variant: &str, n: usize, bytes: usize) -> Row {
+fn row(run: &Run, variant: &str, n: usize, bytes: usize) -> Row {
     let syncs: u64 = run.syncs.iter().map(|(_, syncs)| syncs).sum();
     Row::new(ENGINE, variant)
         .n(n)

@@ -12,7 +12,7 @@ use crate::disk;
 use crate::floor::{copies, round_trips, syncs};
 use crate::latency::Latency;
 use crate::options::Part;
-use crate::row::{Row, Sink};
+use crate::row::{Row, Sink, rounded};
 
 /// Bytes that are synced at once: entries of the sizes that the engine is measured with, and batches of 128-byte entries.
 const SYNCED: [(&str, usize); 5] = [
@@ -49,7 +49,7 @@ pub fn run(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
         }
         for bytes in COPIED.into_iter().filter(|_| part.wants("memcpy")) {
             let gigabytes = copies(bytes, time / 4) / 1e9;
-            sink.write(row("memcpy", bytes).seconds(seconds as f64 / 4.0).more("gb_per_s", gigabytes))?;
+            sink.write(row("memcpy", bytes).seconds(seconds as f64 / 4.0).more("gb_per_s", rounded(gigabytes, 10.0)))?;
         }
     }
     Ok(())

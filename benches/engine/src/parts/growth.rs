@@ -72,11 +72,11 @@ fn keys(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
     let (memory, disk) = (cluster.memory(), cluster.disk());
     let mut there = 0;
     for keys in KEYS.into_iter().take(part.of(3, 4, 5)) {
-        let began = Instant::now();
         cluster.ask(NAMES[0], Question::Lead, SLACK)?;
-        cluster.ask(NAMES[0], Question::Fill(there, keys - there, BYTES, WRITERS), PATIENCE)?;
-        let seconds = began.elapsed().as_secs_f64();
-        let (added, now) = (keys - there, (cluster.memory(), cluster.disk()));
+        let filled = cluster.ask(NAMES[0], Question::Fill(there, keys - there, BYTES, WRITERS), PATIENCE)?;
+        let (added, seconds): (u64, f64) = (filled.number("ops")?, filled.number("seconds")?);
+        cluster.settle()?;
+        let now = (cluster.memory(), cluster.disk());
         let each = |now: &[u64], empty: &[u64]| {
             let grown: u64 = now.iter().zip(empty).map(|(now, empty)| now.saturating_sub(*empty)).sum();
             rounded(grown as f64 / now.len() as f64 / keys as f64, 10.0)

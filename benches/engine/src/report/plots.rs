@@ -117,6 +117,7 @@ fn by_n(area: &Canvas, title: &str, unit: &str, lines: &[Line], low: bool) -> Re
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 20))
         .margin(12)
+        .margin_right(28)
         .x_label_area_size(42)
         .y_label_area_size(86)
         .build_cartesian_2d(first - 0.3..last + 0.3, (bottom..top).log_scale())?;
@@ -173,6 +174,7 @@ fn timeline_plot(area: &Canvas, title: &str, unit: &str, lines: &[Line]) -> Resu
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 20))
         .margin(12)
+        .margin_right(28)
         .x_label_area_size(42)
         .y_label_area_size(86)
         .build_cartesian_2d(0.0..last.max(1.0), 0.0..most.max(1.0) * 1.35)?;

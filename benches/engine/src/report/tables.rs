@@ -21,8 +21,20 @@ pub struct Picture {
 }
 
 /// The order of the parts; others come after them.
-const ORDER: [&str; 12] =
-    ["peers", "floor", "engine", "durability", "clojure", "codec", "bridge", "http", "reads", "pauses", "recovery"];
+const ORDER: [&str; 12] = [
+    "peers",
+    "floor",
+    "engine",
+    "durability",
+    "clojure",
+    "codec",
+    "bridge",
+    "http",
+    "reads",
+    "pauses",
+    "recovery",
+    "growth",
+];
 /// Whose rates others of the same part are compared with.
 const BASE: &str = "quorate engine";
 

@@ -112,7 +112,7 @@ fn the_report_has_every_figure_and_the_plots_are_there() {
     put(dir.path(), "growth", vec![Row::new("quorate engine", "log").seconds(1.5).more("timeline", timeline)]);
     put(dir.path(), "machine", vec![Row::new("machine", "facts").more("cores", 2).more("disk", "vda")]);
     put(dir.path(), "status", vec![Row::new("make bench", "codec").seconds(3.2).more("outcome", "missing")]);
-    run(dir.path()).unwrap();
+    run(dir.path(), None).unwrap();
     let text = std::fs::read_to_string(dir.path().join("report.md")).unwrap();
     for line in [
         "| quorate engine, counter, 128 B | 2,000 (1,950–2,100) | 86,224 (80,000–90,000) |",
@@ -139,7 +139,7 @@ fn a_line_that_is_no_row_is_named_with_its_file_and_number_and_the_rest_is_repor
     let path = dir.path().join("codec.jsonl");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{text}\n{{\"part\": \"codec\", \"sys\n{text}")).unwrap();
-    let failure = run(dir.path()).unwrap_err();
+    let failure = run(dir.path(), None).unwrap_err();
     assert!(failure.message.contains("codec.jsonl, line 3:"), "{failure}");
     let report = std::fs::read_to_string(dir.path().join("report.md")).unwrap();
     assert!(report.contains("codec.jsonl, line 3:") && report.contains("| quorate, encode | 2 |"), "{report}");
@@ -148,8 +148,8 @@ fn a_line_that_is_no_row_is_named_with_its_file_and_number_and_the_rest_is_repor
 #[test]
 fn without_rows_there_is_no_report() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(run(dir.path()).unwrap_err().message.contains("no rows"));
-    assert!(run(&dir.path().join("none")).is_err());
+    assert!(run(dir.path(), None).unwrap_err().message.contains("no rows"));
+    assert!(run(&dir.path().join("none"), None).is_err());
     assert!(!dir.path().join("report.md").exists());
 }
 
@@ -173,4 +173,21 @@ fn numbers_have_the_digits_that_matter() {
     let numbers = [1_234_567.4, 999.6, 42.0, 41.96, 1.5, 0.25, -1_500.0, 0.0];
     let told: Vec<String> = numbers.into_iter().map(tables::number).collect();
     assert_eq!(told, ["1,234,567", "1,000", "42", "42.0", "1.50", "0.2500", "-1,500", "0"]);
+}
+
+#[test]
+fn a_document_gets_the_tables_in_their_place_and_keeps_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "codec", vec![Row::new("quorate", "encode").seconds(1.0)]);
+    let document = dir.path().join("document.md");
+    std::fs::write(&document, "# Title\nbefore\n<!-- report begins -->\nold\n<!-- report ends -->\nafter\n").unwrap();
+    for _ in 0..2 {
+        run(dir.path(), Some(&document)).unwrap();
+    }
+    let text = std::fs::read_to_string(&document).unwrap();
+    assert!(text.starts_with("# Title\nbefore\n<!-- report begins -->\n\n## Benchmark report\n"), "{text}");
+    assert!(text.ends_with("\n\n<!-- report ends -->\nafter\n") && text.contains("### codec"), "{text}");
+    assert!(!text.contains("old") && text.matches("quorate, encode").count() == 1, "{text}");
+    std::fs::write(&document, "# Title\n").unwrap();
+    assert!(run(dir.path(), Some(&document)).unwrap_err().message.contains("document.md has no lines"));
 }
