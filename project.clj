@@ -50,6 +50,7 @@
              :repl {:source-paths ["clj/dev"]}
              :test {:jvm-opts ["-Xcheck:jni"]}
              ;; `make bench-drop-in`.
-             :bench {:source-paths ["benches/clojure"]}
+             :bench {:source-paths ["benches/clojure"]
+                     :dependencies [[org.hdrhistogram/HdrHistogram "2.2.2"]]}
              ;; `make jar` puts the native library there.
              :with-library {:resource-paths ["target/jar-resources"]}})
