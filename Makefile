@@ -1,5 +1,5 @@
 # The commands of this project. Each says what it lacks and stops; `make deps` installs it where it can.
-.PHONY: help deps build test verify fix repl demo cluster jar clean bench-writers bench-drop-in powercut torture damage full soak fuzz verify-data sim mutants
+.PHONY: help deps build test verify fix repl demo cluster jar clean bench bench-report bench-drop-in powercut torture damage full soak fuzz verify-data sim mutants
 .DEFAULT_GOAL := help
 
 help:    ## what there is
@@ -24,8 +24,10 @@ jar: build    ## a jar with the native library inside
 	@dev/jar.sh
 clean: deps    ## remove what the builds made
 	@lein clean && cargo clean
-bench-writers:    ## 256 writers on three nodes for a minute, syncs counted by strace
-	@cargo run --locked --release -p quorate-bench -- writers --writers 256 --seconds 60 --strace
+bench:    ## measure everything and write target/bench/report.md: PARTS="floor engine ..." QUICK=1 LONG=1
+	@PARTS="$(PARTS)" QUICK="$(QUICK)" LONG="$(LONG)" dev/bench.sh
+bench-report:    ## write the report of what was measured, and nothing more
+	@cargo run --quiet --locked --release -p quorate-bench -- report
 bench-drop-in: build    ## a fluree/raft-style state machine on three nodes in one JVM, by either transport
 	@lein with-profile +bench run -m drop-in
 verify-data:    ## check the data directory of a node that does not run: DIR=

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use quorate_engine::Failure;
+use quorate_engine::session::Consistency;
 
 /// A question to a node's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,8 +13,41 @@ pub enum Question {
     Lead,
     /// Tell term, leader, votes, index and log syncs.
     Facts,
+    /// Answer once you have applied everything that was committed before.
+    Ready,
+    /// Take a snapshot.
+    Snapshot,
     /// Drive so many writers for so many seconds with so many bytes.
     Load(usize, u64, usize),
+    /// Write commands (keys, with the key-value store) from this number on, so many, of so many bytes, by so many writers.
+    Fill(u64, u64, usize, usize),
+    /// Read keys of the key-value store with this consistency, by so many readers, for so many seconds.
+    Read(Freshness, usize, u64),
+    /// Write one command after the other for so many seconds, and tell the longest time without an answer.
+    Outage(u64),
+}
+
+/// [`Consistency`], with a word for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness(pub Consistency);
+
+const FRESHNESS: [(&str, Consistency); 3] =
+    [("linearizable", Consistency::Linearizable), ("lease", Consistency::Lease), ("local", Consistency::Local)];
+
+impl Freshness {
+    /// The word.
+    pub fn text(self) -> &'static str {
+        FRESHNESS.iter().find(|(_, one)| *one == self.0).map_or("", |(text, _)| text)
+    }
+}
+
+impl FromStr for Freshness {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Freshness, Failure> {
+        let found = FRESHNESS.iter().find(|(word, _)| *word == text);
+        found.map(|(_, one)| Freshness(*one)).ok_or_else(|| Failure::invalid(format!("{text:?} is no consistency.")))
+    }
 }
 
 impl Question {
@@ -22,7 +56,12 @@ impl Question {
         match self {
             Question::Lead => "lead".into(),
             Question::Facts => "facts".into(),
+            Question::Ready => "ready".into(),
+            Question::Snapshot => "snapshot".into(),
             Question::Load(writers, seconds, bytes) => format!("load {writers} {seconds} {bytes}"),
+            Question::Fill(from, count, bytes, writers) => format!("fill {from} {count} {bytes} {writers}"),
+            Question::Read(freshness, readers, seconds) => format!("read {} {readers} {seconds}", freshness.text()),
+            Question::Outage(seconds) => format!("outage {seconds}"),
         }
     }
 
@@ -32,7 +71,16 @@ impl Question {
         match words.as_slice() {
             ["lead"] => Ok(Question::Lead),
             ["facts"] => Ok(Question::Facts),
+            ["ready"] => Ok(Question::Ready),
+            ["snapshot"] => Ok(Question::Snapshot),
             ["load", writers, seconds, bytes] => Ok(Question::Load(number(writers)?, number(seconds)?, number(bytes)?)),
+            ["fill", from, count, bytes, writers] => {
+                Ok(Question::Fill(number(from)?, number(count)?, number(bytes)?, number(writers)?))
+            }
+            ["read", freshness, readers, seconds] => {
+                Ok(Question::Read(freshness.parse()?, number(readers)?, number(seconds)?))
+            }
+            ["outage", seconds] => Ok(Question::Outage(number(seconds)?)),
             _ => Err(Failure::invalid(format!("{line:?} is no question."))),
         }
     }
@@ -93,10 +141,21 @@ mod tests {
 
     #[test]
     fn questions_and_answers_come_back_as_they_went() {
-        for question in [Question::Lead, Question::Facts, Question::Load(256, 60, 128)] {
+        let lease = Freshness(Consistency::Lease);
+        for question in [
+            Question::Lead,
+            Question::Facts,
+            Question::Ready,
+            Question::Snapshot,
+            Question::Load(256, 60, 128),
+            Question::Fill(10, 1_000_000, 128, 64),
+            Question::Read(lease, 64, 5),
+            Question::Outage(3),
+        ] {
             assert_eq!(Question::read(&question.line()).unwrap(), question);
         }
         assert!(Question::read("load 1 x 3").is_err());
+        assert!(Question::read("read soon 1 3").is_err());
         let answer = Answer::default().with("ops", 7).with("leader", "a");
         let back = Answer::read(&Answer::line(&Ok(answer.clone()))).unwrap();
         assert_eq!(back, answer);

@@ -1,84 +1,154 @@
-//! Three processes of this very program, asked over their stdin and stdout, and gone when the cluster is dropped.
+//! Processes of this very program, one a node, asked over their stdin and stdout, and gone when the cluster is dropped.
 
-use std::io::{BufRead, BufReader, Write};
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use quorate_engine::{Code, Failure};
 
 use crate::ask::{Answer, Question};
-use crate::options::{MachineName, Writers};
-use crate::strace;
+use crate::disk;
+use crate::options::{MachineName, Tuning};
+use crate::process::Process;
 
-/// Names of the processes; the first leads and drives the load.
+/// Names of the three that most measurements have; the first leads and drives the load.
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
+/// All names that there are.
+pub const ALL: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 
-/// How long starting, electing and telling facts may take.
 /// The system calls that a node made, by name.
 pub type Counted = (&'static str, Vec<(String, u64)>);
 
+/// How long starting, electing and telling facts may take.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// How long a process may take to end before it is killed: longer than it gives itself.
-const END_PATIENCE: Duration = Duration::from_secs(15);
-/// Lines of a process that wait to be read.
-const ANSWERS_MAX: usize = 16;
+/// What a load may take beyond its time: the last commands, and a machine that is busy with other things.
+pub const SLACK: Duration = Duration::from_secs(60);
 
-struct Member {
-    name: &'static str,
-    process: Child,
-    input: Option<ChildStdin>,
-    answers: Receiver<String>,
-    table: PathBuf,
+/// What kind of cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The state machine.
+    pub machine: MachineName,
+    /// Count the syncs of each process with strace.
+    pub strace: bool,
+    /// What differs from the defaults of a node.
+    pub tuning: Tuning,
 }
 
-/// The three processes.
-pub struct Cluster(Vec<Member>);
+/// The processes that run.
+pub struct Cluster {
+    plan: Plan,
+    dir: PathBuf,
+    addresses: BTreeMap<&'static str, String>,
+    running: Vec<Process>,
+}
 
 impl Cluster {
-    /// Starts the processes with their data in `dir` and waits until each has a vote. Fails with `Io`, `Timeout`, or what a
-    /// node fails with.
-    pub fn start(options: &Writers, dir: &Path) -> Result<Cluster, Failure> {
+    /// Starts a process for each of `names` with its data in a directory of that name in `dir`, and waits until each has a
+    /// vote. Fails with `Io`, `Timeout`, or what a node fails with.
+    pub fn start(plan: Plan, dir: &Path, names: &[&'static str]) -> Result<Cluster, Failure> {
         let addresses = free_addresses().map_err(|error| Failure::io("Finding free ports", &error))?;
-        let servers = NAMES.iter().zip(&addresses).map(|(name, address)| format!("{name}={address}"));
-        let servers = servers.collect::<Vec<_>>().join(",");
-        let mut cluster = Cluster(Vec::new());
-        for name in NAMES {
-            cluster.0.push(spawn(name, &servers, options.machine, dir, options.strace)?);
+        let mut cluster = Cluster { plan, dir: dir.to_path_buf(), addresses, running: Vec::new() };
+        for name in names {
+            cluster.spawn(name, names)?;
         }
-        for member in &cluster.0 {
-            let ready = member.answer(PATIENCE)?;
-            eprintln!("{} is process {}.", member.name, ready.text("pid"));
+        for name in names {
+            cluster.member(name)?.started(PATIENCE)?;
         }
-        cluster.wait("a vote for each", |facts| facts.text("voters") == "3")?;
+        cluster.all_vote()?;
         Ok(cluster)
+    }
+
+    /// Starts the process `name` among the servers `among` (again), and returns at once. Fails with `Io`.
+    pub fn spawn(&mut self, name: &'static str, among: &[&'static str]) -> Result<(), Failure> {
+        let servers = among.iter().filter_map(|name| Some(format!("{name}={}", self.addresses.get(name)?)));
+        let servers = servers.collect::<Vec<_>>().join(",");
+        self.running.push(Process::spawn(name, &servers, &self.plan, &self.dir)?);
+        Ok(())
+    }
+
+    /// Starts the process `name` and waits until it is ready: it has applied all that was committed before. Returns how long
+    /// that took from before the process was there. Fails as [`Cluster::ask`].
+    pub fn time_to_ready(
+        &mut self,
+        name: &'static str,
+        among: &[&'static str],
+        patience: Duration,
+    ) -> Result<Duration, Failure> {
+        let began = Instant::now();
+        self.spawn(name, among)?;
+        self.ready(name, patience)?;
+        Ok(began.elapsed())
+    }
+
+    /// Waits until the process `name`, started by [`Cluster::spawn`], is ready.
+    pub fn ready(&mut self, name: &str, patience: Duration) -> Result<Answer, Failure> {
+        self.member(name)?.started(patience)?;
+        self.ask(name, Question::Ready, patience)
+    }
+
+    /// Waits until each process has a vote.
+    pub fn all_vote(&mut self) -> Result<(), Failure> {
+        let all = self.running.len().to_string();
+        self.wait("a vote for each", |facts| facts.text("voters") == all).map(drop)
+    }
+
+    /// Ends the process `name` the orderly way. Fails with `Internal` when it does not end well.
+    pub fn close(&mut self, name: &str) -> Result<(), Failure> {
+        self.take(name)?.end()
+    }
+
+    /// Ends the process `name` by SIGKILL, and waits until it is gone. Fails with `Io`.
+    pub fn kill(&mut self, name: &str) -> Result<(), Failure> {
+        self.take(name)?.kill()
+    }
+
+    fn take(&mut self, name: &str) -> Result<Process, Failure> {
+        let at = self.running.iter().position(|one| one.name == name);
+        at.map(|at| self.running.remove(at)).ok_or_else(|| absent(name))
+    }
+
+    fn member(&mut self, name: &str) -> Result<&mut Process, Failure> {
+        self.running.iter_mut().find(|one| one.name == name).ok_or_else(|| absent(name))
     }
 
     /// Asks the process `name` and waits for its answer. Fails with `Timeout`, `Io`, or what the node fails with.
     pub fn ask(&mut self, name: &str, question: Question, patience: Duration) -> Result<Answer, Failure> {
-        let member = self.0.iter_mut().find(|member| member.name == name);
-        member.ok_or_else(|| Failure::invalid(format!("There is no process {name}.")))?.ask(question, patience)
+        self.begin(name, question)?;
+        self.finish(name, patience)
     }
 
-    /// Has the first process lead, and asks all three for their facts.
+    /// Asks the process `name`; [`Cluster::finish`] waits for the answer. Fails with `Io`.
+    pub fn begin(&mut self, name: &str, question: Question) -> Result<(), Failure> {
+        self.member(name)?.ask(question)
+    }
+
+    /// Waits for the answer of the process `name`.
+    pub fn finish(&mut self, name: &str, patience: Duration) -> Result<Answer, Failure> {
+        self.member(name)?.answer(patience)
+    }
+
+    /// Has the first process lead, and asks all for their facts.
     pub fn lead(&mut self) -> Result<Vec<Answer>, Failure> {
         self.ask(NAMES[0], Question::Lead, PATIENCE)?;
         self.wait("agreement on the leader", |facts| facts.text("leader") == NAMES[0])
     }
 
-    /// Waits until all three have applied equally many commands, and gives their facts.
+    /// Waits until all have applied equally many commands, and gives their facts.
     pub fn settle(&mut self) -> Result<Vec<Answer>, Failure> {
         let index: u64 = self.ask(NAMES[0], Question::Facts, PATIENCE)?.number("index")?;
-        self.wait("the same index on all three", move |facts| facts.number::<u64>("index") == Ok(index))
+        self.wait("the same index on all", move |facts| facts.number::<u64>("index") == Ok(index))
     }
 
     fn wait(&mut self, what: &str, holds: impl Fn(&Answer) -> bool) -> Result<Vec<Answer>, Failure> {
         let limit = Instant::now() + PATIENCE;
         loop {
-            let facts: Vec<Answer> =
-                self.0.iter_mut().map(|member| member.ask(Question::Facts, PATIENCE)).collect::<Result<_, _>>()?;
+            let mut facts = Vec::new();
+            for member in &mut self.running {
+                member.ask(Question::Facts)?;
+                facts.push(member.answer(PATIENCE)?);
+            }
             if facts.iter().all(&holds) {
                 return Ok(facts);
             }
@@ -89,104 +159,49 @@ impl Cluster {
         }
     }
 
-    /// Ends the processes and gives, where strace ran, the counted calls of each. Fails with `Io` when one ended badly.
+    /// Resident memory of each process, in bytes, by name; 0 where there is no /proc.
+    pub fn memory(&self) -> Vec<u64> {
+        self.running.iter().map(Process::resident).collect()
+    }
+
+    /// What the data of each process takes on the disk, in bytes.
+    pub fn disk(&self) -> Vec<u64> {
+        self.running.iter().map(|one| disk::taken(&self.dir.join(one.name))).collect()
+    }
+
+    /// Tells a person which processes there are, for `perf record -p`.
+    pub fn introduce(&self) {
+        self.running.iter().for_each(|one| eprintln!("{} is process {}.", one.name, one.pid()));
+    }
+
+    /// Ends the processes and gives, where strace ran, the counted calls of each. Fails with `Internal` when one ended badly.
     pub fn end(mut self) -> Result<Vec<Counted>, Failure> {
-        let members = std::mem::take(&mut self.0);
-        let mut counted = Vec::new();
+        let mut members = std::mem::take(&mut self.running);
         // All inputs first, so that they close together.
-        let ends: Vec<_> = members.into_iter().map(Member::release).collect();
-        for mut end in ends {
-            if !end.wait() {
-                return Err(Failure::internal(format!("The process of {} did not end well.", end.0.name)));
-            }
-            if let Ok(table) = std::fs::read_to_string(&end.0.table) {
-                counted.push((end.0.name, strace::counts(&table)));
-            }
+        members.iter_mut().for_each(Process::release);
+        let mut counted = Vec::new();
+        for member in members {
+            let (name, table) = (member.name, member.table());
+            member.end()?;
+            counted.extend(table.calls().map(|calls| (name, calls)));
         }
         Ok(counted)
     }
 }
 
-impl Member {
-    fn ask(&mut self, question: Question, patience: Duration) -> Result<Answer, Failure> {
-        let name = self.name;
-        let input = self.input.as_mut().ok_or_else(Failure::closed)?;
-        writeln!(input, "{}", question.line()).map_err(|error| Failure::io(format!("Asking {name}"), &error))?;
-        self.answer(patience)
-    }
-
-    fn answer(&self, patience: Duration) -> Result<Answer, Failure> {
-        let line = self.answers.recv_timeout(patience);
-        let line = line.map_err(|why| Failure::new(Code::Timeout, format!("{} gives no answer: {why}.", self.name)))?;
-        Answer::read(&line)
-    }
-
-    /// Closes the input, at which the process ends by itself.
-    fn release(mut self) -> Ending {
-        self.input = None;
-        Ending(self)
-    }
-}
-
-/// A process that was told to end. Dropping it makes sure.
-struct Ending(Member);
-
-impl Ending {
-    /// Waits for the end; true when it came in time and the process was content.
-    fn wait(&mut self) -> bool {
-        let limit = Instant::now() + END_PATIENCE;
-        while Instant::now() < limit {
-            match self.0.process.try_wait() {
-                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
-                Ok(Some(status)) => return status.success(),
-                Err(_) => break,
-            }
-        }
-        false
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        if let Ok(None) = self.0.process.try_wait() {
-            // Killing what has just ended is no error that matters.
-            drop(self.0.process.kill());
-            drop(self.0.process.wait());
-        }
-    }
-}
-
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let ends: Vec<_> = std::mem::take(&mut self.0).into_iter().map(Member::release).collect();
-        for mut end in ends {
-            end.wait();
-        }
+        self.running.iter_mut().for_each(Process::release);
     }
 }
 
-fn spawn(name: &'static str, servers: &str, machine: MachineName, dir: &Path, traced: bool) -> Result<Member, Failure> {
-    let failed = |error: std::io::Error| Failure::io(format!("Starting the process of {name}"), &error);
-    let program = std::env::current_exe().map_err(failed)?;
-    let table = dir.join(format!("{name}.strace"));
-    let mut command = if traced { strace::command(&program, &table) } else { Command::new(program) };
-    command
-        .args(["node", "--name", name, "--servers", servers, "--machine", machine.text(), "--dir"])
-        .arg(dir.join(name));
-    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
-    let (input, output) = (process.stdin.take(), process.stdout.take());
-    let (sender, answers) = sync_channel(ANSWERS_MAX);
-    let read = move || {
-        let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());
-        // Ends with the process, or when nobody listens any more.
-        lines.map_while(Result::ok).try_for_each(|line| sender.send(line)).unwrap_or_default();
-    };
-    std::thread::Builder::new().name(format!("answers-{name}")).spawn(read).map_err(failed)?;
-    Ok(Member { name, process, input, answers, table })
+fn absent(name: &str) -> Failure {
+    Failure::invalid(format!("There is no process {name}."))
 }
 
-fn free_addresses() -> std::io::Result<Vec<String>> {
+fn free_addresses() -> std::io::Result<BTreeMap<&'static str, String>> {
     // All at once, so that they differ.
-    let listeners = NAMES.iter().map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
+    let listeners = ALL.iter().map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+    let named = ALL.iter().zip(&listeners);
+    named.map(|(name, listener)| Ok((*name, listener.local_addr()?.to_string()))).collect()
 }

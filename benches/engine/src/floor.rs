@@ -1,5 +1,6 @@
 //! The floor: what one command at a time cannot beat. One disk sync, one round trip.
 
+use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -7,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use quorate_engine::Failure;
 
+use crate::ask::Answer;
 use crate::disk;
+use crate::latency::{Json, Latency, histogram};
 use crate::options::Floor;
-use crate::report::{Json, Latency, histogram};
 
 /// Bytes of the file, which is written through once before: an append then changes no metadata.
 const FILE_BYTES: usize = 32 << 20;
@@ -18,12 +20,39 @@ const FILE_BYTES: usize = 32 << 20;
 pub fn run(options: &Floor) -> Result<(), Failure> {
     disk::warn_of_memory(&options.dir);
     let time = Duration::from_secs(options.seconds);
-    let sync = syncs(&options.dir, options.bytes, time).map_err(|error| Failure::io("Syncing a file", &error))??;
-    let trip =
-        round_trips(options.bytes, time).map_err(|error| Failure::io("A round trip over loopback", &error))??;
+    let sync = syncs(&options.dir, options.bytes, time)?;
+    let trip = round_trips(options.bytes, time)?;
     tell("fdatasync", options, &sync);
     tell("round-trip", options, &trip);
     Ok(())
+}
+
+/// The task `syncs`: syncs a file, and tells the latency as an answer. Fails with `Io`.
+pub fn run_syncs(options: &Floor) -> Result<(), Failure> {
+    let latency = syncs(&options.dir, options.bytes, Duration::from_secs(options.seconds))?;
+    println!("{}", Answer::line(&Ok(latency.tell(Answer::default()))));
+    Ok(())
+}
+
+/// An fdatasync after each write of `bytes` bytes into a file in `dir`, for `time`. Fails with `Io`.
+pub fn syncs(dir: &Path, bytes: usize, time: Duration) -> Result<Latency, Failure> {
+    sync_file(dir, bytes, time).map_err(|error| Failure::io("Syncing a file", &error))?
+}
+
+/// Round trips of `bytes` bytes between two threads over TCP on loopback, for `time`. Fails with `Io`.
+pub fn round_trips(bytes: usize, time: Duration) -> Result<Latency, Failure> {
+    trips(bytes, time).map_err(|error| Failure::io("A round trip over loopback", &error))?
+}
+
+/// Copies a block of `bytes` bytes again and again for `time`; gives bytes a second.
+pub fn copies(bytes: usize, time: Duration) -> f64 {
+    let (from, mut to) = (vec![1_u8; bytes], vec![0_u8; bytes]);
+    let (started, mut copied) = (Instant::now(), 0_u64);
+    while started.elapsed() < time {
+        black_box(&mut to).copy_from_slice(black_box(&from));
+        copied += bytes as u64;
+    }
+    copied as f64 / started.elapsed().as_secs_f64()
 }
 
 fn tell(what: &str, options: &Floor, latency: &Latency) {
@@ -47,7 +76,7 @@ fn measure(time: Duration, mut once: impl FnMut() -> std::io::Result<()>) -> std
     Ok(Ok(Latency::of(&histogram)))
 }
 
-fn syncs(dir: &Path, bytes: usize, time: Duration) -> std::io::Result<Result<Latency, Failure>> {
+fn sync_file(dir: &Path, bytes: usize, time: Duration) -> std::io::Result<Result<Latency, Failure>> {
     let mut file = tempfile::tempfile_in(dir)?;
     file.write_all(&vec![0; FILE_BYTES.max(bytes)])?;
     file.sync_all()?;
@@ -64,7 +93,7 @@ fn syncs(dir: &Path, bytes: usize, time: Duration) -> std::io::Result<Result<Lat
     })
 }
 
-fn round_trips(bytes: usize, time: Duration) -> std::io::Result<Result<Latency, Failure>> {
+fn trips(bytes: usize, time: Duration) -> std::io::Result<Result<Latency, Failure>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut near = TcpStream::connect(listener.local_addr()?)?;
     let (far, _) = listener.accept()?;

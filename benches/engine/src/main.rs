@@ -1,17 +1,25 @@
-//! Measures the engine: three processes, real TCP, real fsync; and the floor under it, one disk sync and one round trip.
+//! Measures the engine: processes, real TCP, real fsync; the floor under it; and writes the report of all benchmarks.
 //!
-//! `quorate-bench writers` and `quorate-bench floor`; see the README for the options and how to read the figures. Figures
-//! go to stdout, one JSON object a line; sentences for a person go to stderr.
+//! `quorate-bench part NAME` writes rows into `target/bench/NAME.jsonl`, `quorate-bench report` reads all that is there. The
+//! tasks `writers` and `floor` are for trying things out: figures go to stdout, one JSON object a line. Sentences for a
+//! person go to stderr. See the README for the options and how to read the figures.
 
 mod ask;
 mod cluster;
 mod disk;
+mod facts;
 mod floor;
+mod latency;
 mod load;
 mod machine;
 mod node;
 mod options;
+mod outage;
+mod parts;
+mod process;
+mod reads;
 mod report;
+mod row;
 mod strace;
 mod writers;
 
@@ -28,8 +36,12 @@ fn main() -> ExitCode {
         }
     };
     let done = match task {
+        Task::Part(part) => parts::run(&part),
+        Task::Facts(out, data) => facts::write(&out, &data),
+        Task::Report(directory, into) => report::run(&directory, into.as_ref()),
         Task::Writers(options) => writers::run(&options),
         Task::Floor(options) => floor::run(&options),
+        Task::Syncs(options) => floor::run_syncs(&options),
         Task::Node(options) => node::run(options),
     };
     match done {

@@ -7,17 +7,29 @@ use std::time::{Duration, Instant};
 
 use quorate_engine::machine::Outcome;
 use quorate_engine::node::{LeaderEvent, Machine, Node, Observer};
+use quorate_engine::session::Consistency;
 use quorate_engine::{Code, Failure, NodeConfig};
+use tokio::runtime::Runtime;
 
 use crate::ask::{Answer, Question};
-use crate::load;
+use crate::latency::Latency;
+use crate::load::{self, Outcomes};
 use crate::machine::Counter;
 use crate::options::{MachineName, NodeOptions};
-use crate::report::Latency;
+use crate::outage;
+use crate::reads;
 
 /// How long the node may take to become leader.
 const LEAD_PATIENCE: Duration = Duration::from_secs(30);
-/// One attempt at it.
+/// How long a node may take until it is ready; one attempt; and until the next.
+const READY_PATIENCE: Duration = Duration::from_secs(300);
+const READY_ATTEMPT: Duration = Duration::from_secs(2);
+const READY_LOOK: Duration = Duration::from_millis(1);
+/// How long a snapshot may take.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(120);
+/// Bytes of a command while the leader dies.
+const OUTAGE_BYTES: usize = 128;
+/// One attempt to become leader.
 const TRANSFER_PATIENCE: Duration = Duration::from_secs(3);
 /// How long closing may take once nobody asks any more; then the process ends anyway.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
@@ -28,7 +40,7 @@ const QUESTIONS_MAX: usize = 16;
 /// with `Io`.
 pub fn run(options: NodeOptions) -> Result<(), Failure> {
     let name = options.name.clone();
-    let config = NodeConfig::new(&name, options.servers, &options.dir);
+    let config = options.tuning.applied(NodeConfig::new(&name, options.servers, &options.dir));
     let machine = match options.machine {
         MachineName::Counter => Machine::Own(Box::new(Counter::default())),
         MachineName::Kv => Machine::KeyValue,
@@ -63,19 +75,53 @@ fn answer(node: &Arc<Node>, name: &str, machine: MachineName, question: Question
     match question {
         Question::Lead => lead(node, name),
         Question::Facts => Ok(facts(node)),
+        Question::Ready => ready(node),
+        Question::Snapshot => {
+            let index = runtime()?.block_on(node.snapshot(SNAPSHOT_PATIENCE))?;
+            Ok(Answer::default().with("bytes", index.len()))
+        }
         Question::Load(writers, seconds, bytes) => {
             let commands = load::commands(machine, bytes)?;
-            let outcomes = load::run(node.clone(), commands, writers, Duration::from_secs(seconds))?;
-            let answer =
-                Answer::default().with("ops", outcomes.latencies.len()).with("seconds", outcomes.elapsed.as_secs_f64());
-            Ok(Latency::of(&outcomes.latencies).tell(answer))
+            measured(load::run(node.clone(), commands, writers, Duration::from_secs(seconds))?)
+        }
+        Question::Fill(from, count, bytes, writers) => {
+            measured(load::fill(node.clone(), machine, (from, count), bytes, writers)?)
+        }
+        Question::Read(freshness, readers, seconds) => {
+            measured(reads::run(node, freshness.0, readers, Duration::from_secs(seconds))?)
+        }
+        Question::Outage(seconds) => {
+            let command = load::commands(machine, OUTAGE_BYTES)?.swap_remove(0);
+            outage::run(node, command, Duration::from_secs(seconds))
+        }
+    }
+}
+
+fn measured(outcomes: Outcomes) -> Result<Answer, Failure> {
+    let answer =
+        Answer::default().with("ops", outcomes.latencies.len()).with("seconds", outcomes.elapsed.as_secs_f64());
+    Ok(Latency::of(&outcomes.latencies).tell(answer))
+}
+
+/// A runtime for one thing to wait for.
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().build().map_err(|error| Failure::io("Starting a runtime", &error))
+}
+
+/// Waits until the node answers as a member in good order does: it has applied everything that was committed before.
+fn ready(node: &Node) -> Result<Answer, Failure> {
+    let (runtime, limit) = (runtime()?, Instant::now() + READY_PATIENCE);
+    loop {
+        match runtime.block_on(node.barrier(Consistency::Linearizable, READY_ATTEMPT)) {
+            Ok(index) => return Ok(Answer::default().with("index", index)),
+            Err(failure) if Instant::now() > limit => return Err(failure),
+            Err(_) => std::thread::sleep(READY_LOOK),
         }
     }
 }
 
 fn lead(node: &Node, name: &str) -> Result<Answer, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|error| Failure::io("Starting a runtime", &error))?;
+    let runtime = runtime()?;
     let limit = Instant::now() + LEAD_PATIENCE;
     while node.leader().as_deref() != Some(name) {
         // A transfer may meet an election; then it is tried again.
@@ -94,6 +140,8 @@ fn facts(node: &Node) -> Answer {
     Answer::default()
         .with("leader", node.leader().as_deref().unwrap_or("-"))
         .with("index", node.index())
+        .with("entries", number_after(&status, ":committed-index "))
+        .with("snapshot", number_after(&status, ":snapshot-index "))
         .with("voters", status.matches(":voter true").count())
         .with("term", number_after(&status, ":term "))
         .with("syncs", number_after(&status, ":fsync {:count "))

@@ -3,12 +3,23 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use quorate_engine::NodeConfig;
 use quorate_engine::limits::IN_FLIGHT_MAX;
+
+use crate::parts;
 
 /// Shown with every refusal.
 pub const USAGE: &str = "\
+quorate-bench part floor|engine|durability|reads|recovery|growth [--quick|--long] [--rounds N] [--only WORD] [--keep] [--dir DIR] [--out DIR]
+quorate-bench facts   [--dir DIR] [--out DIR]
+quorate-bench report  [--out DIR] [--into FILE]
 quorate-bench writers [--writers N,N,...] [--seconds S] [--bytes B] [--machine counter|kv] [--dir DIR] [--strace]
 quorate-bench floor   [--seconds S] [--bytes B] [--dir DIR]";
+
+/// Where rows and report go, unless `--out` says otherwise.
+const OUT: &str = "target/bench";
+/// Most repetitions of a part.
+const ROUNDS_MAX: u64 = 100;
 
 /// Longest measurement, in seconds.
 const SECONDS_MAX: u64 = 3_600;
@@ -16,9 +27,10 @@ const SECONDS_MAX: u64 = 3_600;
 const BYTES_MAX: usize = 1 << 20;
 
 /// Which state machine the nodes run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MachineName {
     /// Counts commands in memory: the engine alone.
+    #[default]
     Counter,
     /// The key-value store on sled; each command is a put.
     Kv,
@@ -37,12 +49,109 @@ impl MachineName {
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Task {
+    /// One part of the benchmark, into its file.
+    Part(Part),
+    /// The facts of this machine, into theirs: where it goes, and the disk that is meant.
+    Facts(PathBuf, PathBuf),
+    /// Tables and plots of what is in the directory; the tables into a document, too, if there is one.
+    Report(PathBuf, Option<PathBuf>),
+    /// Syncs of a file, one of several processes; started by the part `floor`, not by people.
+    Syncs(Floor),
     /// A closed loop of commands against three processes.
     Writers(Writers),
     /// One disk sync, one round trip.
     Floor(Floor),
-    /// One of the three processes; started by `writers`, not by people.
+    /// One node's process; started by the others, not by people.
     Node(NodeOptions),
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Once and briefly: shows that it works.
+    Quick,
+    /// Several rounds, so that the spread is known.
+    Usual,
+    /// With sizes that take many minutes.
+    Long,
+}
+
+/// Options of `part`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which.
+    pub name: String,
+    /// How much.
+    pub effort: Effort,
+    /// Repetitions, where others than the effort's are asked for.
+    pub rounds: Option<usize>,
+    /// Only what has this word in its name.
+    pub only: Option<String>,
+    /// Add to the rows that are there.
+    pub keep: bool,
+    /// Where the data goes: a temporary directory in it.
+    pub dir: PathBuf,
+    /// Where the rows go.
+    pub out: PathBuf,
+}
+
+impl Part {
+    /// One of three numbers: of a quick, a usual, a long run.
+    pub fn of<T>(&self, quick: T, usual: T, long: T) -> T {
+        match self.effort {
+            Effort::Quick => quick,
+            Effort::Usual => usual,
+            Effort::Long => long,
+        }
+    }
+
+    /// Repetitions, from 1: as many as were asked for, or once when quick, else `usual`.
+    pub fn rounds(&self, usual: usize) -> std::ops::RangeInclusive<usize> {
+        1..=self.rounds.unwrap_or(self.of(1, usual, usual))
+    }
+
+    /// Whether `name` is wanted.
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|word| name.contains(word.as_str()))
+    }
+}
+
+/// What differs from the defaults of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// Take no snapshots, and keep the log whole.
+    pub no_snapshots: bool,
+    /// Commands between snapshots.
+    pub snapshot_commands: Option<u64>,
+    /// Raft entries that are kept before a snapshot.
+    pub log_keep_entries: Option<u64>,
+    /// Space of the log, in bytes.
+    pub log_bytes: Option<u64>,
+}
+
+impl Tuning {
+    /// On the command line of a node.
+    pub fn arguments(&self) -> Vec<String> {
+        let numbers = [
+            ("--snapshot-commands", self.snapshot_commands),
+            ("--log-keep-entries", self.log_keep_entries),
+            ("--log-bytes", self.log_bytes),
+        ];
+        let numbers =
+            numbers.iter().filter_map(|(flag, number)| Some([flag.to_string(), number.as_ref()?.to_string()]));
+        numbers.flatten().chain(self.no_snapshots.then(|| "--no-snapshots".into())).collect()
+    }
+
+    /// `config` with it.
+    pub fn applied(&self, config: NodeConfig) -> NodeConfig {
+        NodeConfig {
+            snapshots: !self.no_snapshots,
+            snapshot_commands: self.snapshot_commands.unwrap_or(config.snapshot_commands),
+            log_keep_entries: self.log_keep_entries.unwrap_or(config.log_keep_entries),
+            log_bytes: self.log_bytes.unwrap_or(config.log_bytes),
+            ..config
+        }
+    }
 }
 
 /// Options of `writers`.
@@ -84,6 +193,8 @@ pub struct NodeOptions {
     pub dir: PathBuf,
     /// The state machine.
     pub machine: MachineName,
+    /// What differs from the defaults.
+    pub tuning: Tuning,
 }
 
 /// Reads the command line. Fails with a sentence.
@@ -93,6 +204,13 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Task, String> {
         return Err("Say what to measure.".into());
     }
     let task = match arguments.0.remove(0).as_str() {
+        "part" => Task::Part(part(&mut arguments)?),
+        "facts" => Task::Facts(out(&mut arguments)?, dir(&mut arguments)?),
+        "report" => {
+            let into = arguments.value("--into")?.map(PathBuf::from);
+            Task::Report(out(&mut arguments)?, into)
+        }
+        "syncs" => Task::Syncs(floor(&mut arguments)?),
         "writers" => Task::Writers(writers(&mut arguments)?),
         "floor" => Task::Floor(floor(&mut arguments)?),
         "node" => Task::Node(node(&mut arguments)?),
@@ -104,6 +222,44 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Task, String> {
     }
 }
 
+fn dir(arguments: &mut Arguments) -> Result<PathBuf, String> {
+    Ok(arguments.value("--dir")?.map_or_else(std::env::temp_dir, PathBuf::from))
+}
+
+fn out(arguments: &mut Arguments) -> Result<PathBuf, String> {
+    Ok(arguments.value("--out")?.unwrap_or_else(|| OUT.into()).into())
+}
+
+fn part(arguments: &mut Arguments) -> Result<Part, String> {
+    let effort = match (arguments.flag("--quick"), arguments.flag("--long")) {
+        (true, true) => return Err("--quick and --long exclude each other.".into()),
+        (true, false) => Effort::Quick,
+        (false, true) => Effort::Long,
+        (false, false) => Effort::Usual,
+    };
+    let rounds = arguments.value("--rounds")?.map(|text| within("--rounds", &text, 1, ROUNDS_MAX)).transpose()?;
+    let (only, keep) = (arguments.value("--only")?, arguments.flag("--keep"));
+    let (dir, out) = (dir(arguments)?, out(arguments)?);
+    if arguments.0.is_empty() {
+        return Err("Say which part.".into());
+    }
+    let name = arguments.0.remove(0);
+    if !parts::NAMES.contains(&name.as_str()) {
+        return Err(format!("There is no part {name:?}; there are {}.", parts::NAMES.join(", ")));
+    }
+    Ok(Part { name, effort, rounds: rounds.map(|rounds| rounds as usize), only, keep, dir, out })
+}
+
+fn tuning(arguments: &mut Arguments) -> Result<Tuning, String> {
+    let mut number = |flag| arguments.value(flag)?.map(|text| within(flag, &text, 0, u64::MAX)).transpose();
+    Ok(Tuning {
+        snapshot_commands: number("--snapshot-commands")?,
+        log_keep_entries: number("--log-keep-entries")?,
+        log_bytes: number("--log-bytes")?,
+        no_snapshots: arguments.flag("--no-snapshots"),
+    })
+}
+
 fn writers(arguments: &mut Arguments) -> Result<Writers, String> {
     let writers = arguments.value("--writers")?.unwrap_or_else(|| "256".into());
     let writers = writers.split(',').map(|number| within("--writers", number, 1, IN_FLIGHT_MAX as u64));
@@ -112,7 +268,7 @@ fn writers(arguments: &mut Arguments) -> Result<Writers, String> {
         seconds: arguments.number("--seconds", 10, SECONDS_MAX)?,
         bytes: arguments.number("--bytes", 128, BYTES_MAX as u64)? as usize,
         machine: machine(arguments)?,
-        dir: arguments.value("--dir")?.map_or_else(std::env::temp_dir, PathBuf::from),
+        dir: dir(arguments)?,
         strace: arguments.flag("--strace"),
     })
 }
@@ -121,7 +277,7 @@ fn floor(arguments: &mut Arguments) -> Result<Floor, String> {
     Ok(Floor {
         seconds: arguments.number("--seconds", 3, SECONDS_MAX)?,
         bytes: arguments.number("--bytes", 128, BYTES_MAX as u64)? as usize,
-        dir: arguments.value("--dir")?.map_or_else(std::env::temp_dir, PathBuf::from),
+        dir: dir(arguments)?,
     })
 }
 
@@ -133,7 +289,7 @@ fn node(arguments: &mut Arguments) -> Result<NodeOptions, String> {
         Ok((pair.0.to_string(), pair.1.to_string()))
     });
     let servers = servers.collect::<Result<_, String>>()?;
-    Ok(NodeOptions { name, servers, dir: dir.into(), machine: machine(arguments)? })
+    Ok(NodeOptions { name, servers, dir: dir.into(), machine: machine(arguments)?, tuning: tuning(arguments)? })
 }
 
 fn machine(arguments: &mut Arguments) -> Result<MachineName, String> {
@@ -202,5 +358,36 @@ mod tests {
         assert!(read("writers --machine sql").unwrap_err().contains("sql"));
         assert!(read("floor --strace").unwrap_err().contains("--strace"));
         assert!(read("node --name a").unwrap_err().contains("--servers"));
+        assert!(read("part").unwrap_err().contains("which part"));
+        assert!(read("part peers").unwrap_err().contains("\"peers\""));
+        assert!(read("part floor --quick --long").unwrap_err().contains("exclude"));
+        assert!(read("part floor --rounds 0").unwrap_err().contains("1 to 100"));
+    }
+
+    #[test]
+    fn a_part_knows_how_much_and_what_is_wanted() {
+        let Ok(Task::Part(part)) = read("part recovery --quick --only leader --keep --out o") else {
+            panic!("it is right");
+        };
+        assert_eq!((part.name.as_str(), part.keep, part.out.to_str()), ("recovery", true, Some("o")));
+        assert_eq!((part.of(1, 2, 3), part.rounds(5)), (1, 1..=1));
+        assert!(part.wants("the leader dies") && !part.wants("restart"));
+        let report = Task::Report(OUT.into(), Some("README.md".into()));
+        assert_eq!(read("report --into README.md"), Ok(report));
+        let Ok(Task::Part(part)) = read("part engine --long --rounds 7") else { panic!("it is right") };
+        assert_eq!((part.of(1, 2, 3), part.rounds(5)), (3, 1..=7));
+        assert!(part.wants("anything"));
+    }
+
+    #[test]
+    fn tuning_reaches_the_node_as_it_was_meant() {
+        let tuning =
+            Tuning { no_snapshots: true, snapshot_commands: Some(5), log_keep_entries: None, log_bytes: Some(9) };
+        let line = format!("node --name a --servers a=x --dir d {}", tuning.arguments().join(" "));
+        let Ok(Task::Node(options)) = read(&line) else { panic!("it is right: {line}") };
+        assert_eq!(options.tuning, tuning);
+        let config = tuning.applied(NodeConfig::new("a", options.servers, "d"));
+        assert_eq!((config.snapshots, config.snapshot_commands, config.log_bytes), (false, 5, 9));
+        assert_eq!(config.log_keep_entries, quorate_engine::config::LOG_KEEP_ENTRIES);
     }
 }

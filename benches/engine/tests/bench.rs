@@ -106,6 +106,93 @@ fn the_floor_is_a_sync_and_a_round_trip() {
     assert!(lines.iter().all(|line| number(line, "p50_us") > 0.0));
 }
 
+/// The rows of a part in `out`, as they stand in its file.
+fn rows(out: &Path, part: &str) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(out.join(format!("{part}.jsonl"))).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Runs a part briefly, as far as `only` says, into `out`; its rows. Nothing is left of its data.
+fn part(name: &str, only: &str, out: &Path) -> Vec<serde_json::Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bench(&format!("part {name} --quick --only {only} --out {}", out.display()), dir.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no data is left");
+    rows(out, name)
+}
+
+#[test]
+fn one_write_is_measured_beside_its_floor_and_the_report_compares_them() {
+    let out = tempfile::tempdir().unwrap();
+    let rows = part("engine", "counter,n=1,128", out.path());
+    let variants: Vec<&str> = rows.iter().map(|row| row["variant"].as_str().unwrap()).collect();
+    assert_eq!(variants, ["fdatasync", "loopback round trip", "counter"]);
+    let one = &rows[2];
+    assert_eq!((one["part"].as_str(), one["n"].as_u64(), one["bytes"].as_u64()), (Some("engine"), Some(1), Some(128)));
+    let (rate, p50) = (one["ops_per_s"].as_f64().unwrap(), one["p50_us"].as_f64().unwrap());
+    assert!((0.01..3.0).contains(&(rate * p50 / 1e6)), "one in flight: {one}");
+    // Each node syncs a command that comes alone; the third node may come late, after the count.
+    assert!((1.9..4.0).contains(&one["more"]["log_syncs_per_command"].as_f64().unwrap()), "{one}");
+    let report = Command::new(env!("CARGO_BIN_EXE_quorate-bench")).args(["report", "--out"]).arg(out.path()).output();
+    let told = text(&report.unwrap().stdout);
+    let line = told.lines().find(|line| line.contains("One operation ÷")).unwrap();
+    assert!(line.contains(" µs + ") && !line.contains("not measured"), "{line}");
+    assert!(out.path().join("report.md").exists());
+}
+
+#[test]
+fn a_leader_that_is_killed_costs_a_wait_that_began_before_the_kill() {
+    let out = tempfile::tempdir().unwrap();
+    let rows = part("recovery", "leader", out.path());
+    assert_eq!(rows.len(), 1);
+    let (seconds, gap) = (rows[0]["seconds"].as_f64().unwrap(), rows[0]["more"]["longest_gap_s"].as_f64().unwrap());
+    // The clock of the day and that of the process agree to a little.
+    assert!(seconds > 0.0 && gap + 0.05 > seconds, "{}", rows[0]);
+}
+
+#[test]
+fn a_follower_that_was_away_and_a_node_that_is_new_get_what_they_lack() {
+    let out = tempfile::tempdir().unwrap();
+    for (only, count) in [("missed", 2), ("new", 1)] {
+        let rows = part("recovery", only, out.path());
+        assert_eq!(rows.len(), count, "{rows:?}");
+        assert!(rows.iter().all(|row| row["seconds"].as_f64().unwrap() > 0.0), "{rows:?}");
+    }
+}
+
+#[test]
+fn reads_are_measured_where_and_how_they_are_asked_for() {
+    let out = tempfile::tempdir().unwrap();
+    let rows = part("reads", "l", out.path());
+    let mut variants: Vec<&str> = rows.iter().map(|row| row["variant"].as_str().unwrap()).collect();
+    variants.dedup();
+    assert_eq!(variants, ["linearizable, leader", "linearizable, follower", "lease, leader", "local"]);
+    assert!(rows.iter().all(|row| row["ops_per_s"].as_f64().unwrap() > 0.0), "{rows:?}");
+}
+
+#[test]
+fn disks_are_synced_by_three_processes_at_once() {
+    let rows = part("floor", "three", tempfile::tempdir().unwrap().path());
+    assert_eq!(rows.len(), 3);
+    assert!(rows.iter().all(|row| row["p50_us"].as_f64().unwrap() > 0.0), "{rows:?}");
+}
+
+#[test]
+fn a_part_that_is_missing_is_named_and_the_rest_goes_on() {
+    let out = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut script = Command::new(root.join("dev/bench.sh"));
+    script.env("PARTS", "no-such-part floor").env("QUICK", "1").env("OUT", out.path());
+    // The program is built: building it again in the midst of the tests would take the place of the one they run.
+    let output = script.env("BENCH", env!("CARGO_BIN_EXE_quorate-bench")).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no-such-part: missing: there is no such part"), "{said}");
+    let report = std::fs::read_to_string(out.path().join("report.md")).unwrap();
+    assert!(report.contains("| no-such-part | 0 | missing"), "{report}");
+    assert!(report.contains("measured |") && report.contains("## floor"), "{report}");
+}
+
 #[test]
 fn what_is_not_understood_is_said_with_status_2() {
     let output = bench("writers --writer 5", Path::new("."));

@@ -22,6 +22,8 @@ pub struct Latency {
     pub p50_us: f64,
     /// 99 of 100 were no longer.
     pub p99_us: f64,
+    /// 999 of 1,000 were no longer.
+    pub p999_us: f64,
     /// The longest.
     pub max_us: f64,
 }
@@ -31,17 +33,22 @@ impl Latency {
     pub fn of(histogram: &Histogram<u64>) -> Latency {
         let us = |ns: u64| ns as f64 / 1_000.0;
         let at = |quantile| us(histogram.value_at_quantile(quantile));
-        Latency { p50_us: at(0.5), p99_us: at(0.99), max_us: us(histogram.max()) }
+        Latency { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), max_us: us(histogram.max()) }
     }
 
     /// Puts it into an answer.
     pub fn tell(self, answer: Answer) -> Answer {
-        answer.with("p50", self.p50_us).with("p99", self.p99_us).with("max", self.max_us)
+        answer.with("p50", self.p50_us).with("p99", self.p99_us).with("p999", self.p999_us).with("max", self.max_us)
     }
 
     /// Reads it back. Fails with `Invalid`.
     pub fn read(answer: &Answer) -> Result<Latency, Failure> {
-        Ok(Latency { p50_us: answer.number("p50")?, p99_us: answer.number("p99")?, max_us: answer.number("max")? })
+        Ok(Latency {
+            p50_us: answer.number("p50")?,
+            p99_us: answer.number("p99")?,
+            p999_us: answer.number("p999")?,
+            max_us: answer.number("max")?,
+        })
     }
 }
 
@@ -69,11 +76,12 @@ impl Json {
         self.raw(name, format_args!("\"{value}\""))
     }
 
-    /// The three figures of a latency.
+    /// The four figures of a latency.
     pub fn latency(self, latency: &Latency) -> Json {
-        let Latency { p50_us, p99_us, max_us } = latency;
+        let Latency { p50_us, p99_us, p999_us, max_us } = latency;
         self.raw("p50_us", format_args!("{p50_us:.1}"))
             .raw("p99_us", format_args!("{p99_us:.1}"))
+            .raw("p999_us", format_args!("{p999_us:.1}"))
             .raw("max_us", format_args!("{max_us:.1}"))
     }
 
@@ -94,12 +102,17 @@ mod tests {
         let latency = Latency::of(&histogram);
         let close = |found: f64, meant: f64| (found - meant).abs() < meant / 500.0;
         assert!(
-            close(latency.p50_us, 50.0) && close(latency.p99_us, 99.0) && close(latency.max_us, 100.0),
+            close(latency.p50_us, 50.0)
+                && close(latency.p99_us, 99.0)
+                && close(latency.p999_us, 100.0)
+                && close(latency.max_us, 100.0),
             "{latency:?}"
         );
         assert_eq!(Latency::read(&latency.tell(Answer::default())).unwrap(), latency);
-        let json =
-            Json::default().text("bench", "floor").latency(&Latency { p50_us: 1.0, p99_us: 2.25, max_us: 3.0 }).end();
-        assert_eq!(json, r#"{"bench": "floor", "p50_us": 1.0, "p99_us": 2.2, "max_us": 3.0}"#);
+        let json = Json::default()
+            .text("bench", "floor")
+            .latency(&Latency { p50_us: 1.0, p99_us: 2.25, p999_us: 2.5, max_us: 3.0 })
+            .end();
+        assert_eq!(json, r#"{"bench": "floor", "p50_us": 1.0, "p99_us": 2.2, "p999_us": 2.5, "max_us": 3.0}"#);
     }
 }
