@@ -20,7 +20,12 @@
   :dependencies [[org.clojure/clojure "1.11.4"]
                  [org.clojure/tools.logging "1.3.0"]
                  [ring/ring-core "1.8.2"]
-                 [ring/ring-jetty-adapter "1.8.2"]]
+                 [ring/ring-jetty-adapter "1.8.2"]
+                 ;; quorate.load's: HTTP connections, latencies, command line, Zipf's distribution.
+                 [org.apache.httpcomponents.core5/httpcore5 "5.3.4"]
+                 [org.hdrhistogram/HdrHistogram "2.2.2"]
+                 [org.clojure/tools.cli "1.1.230"]
+                 [org.apache.commons/commons-rng-sampling "1.6"]]
 
   :source-paths ["clj/src"]
   :java-source-paths ["clj/java"]
@@ -45,6 +50,7 @@
              :repl {:source-paths ["clj/dev"]}
              :test {:jvm-opts ["-Xcheck:jni"]}
              ;; `make bench-drop-in`.
-             :bench {:source-paths ["benches/clojure"]}
+             :bench {:source-paths ["benches/clojure"]
+                     :dependencies [[org.hdrhistogram/HdrHistogram "2.2.2"]]}
              ;; `make jar` puts the native library there.
              :with-library {:resource-paths ["target/jar-resources"]}})

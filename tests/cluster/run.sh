@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ring servers as processes of their own: the request table, refusals, durability, three nodes.
+# Ring servers as processes of their own: the request table, refusals, durability, three nodes, the loader.
 # Usage: tests/cluster/run.sh [namespace...]. The last line is "N passed, N failed".
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -12,7 +12,7 @@ test_classpath="$server_classpath:$PWD/tests/cluster"
 compiled=$(mktemp -d)
 trap 'rm -rf "$compiled"' EXIT
 java -Dclojure.compile.path="$compiled" -cp "$compiled:$server_classpath" clojure.main \
-    -e "(compile 'quorate.ring.main)" >/dev/null
+    -e "(compile 'quorate.ring.main) (compile 'quorate.load)" >/dev/null
 
 java "-Dquorate.library=$PWD/${CARGO_TARGET_DIR:-target}/release/libquorate.so" \
      "-Dquorate.server.classpath=$compiled:$server_classpath" \

@@ -35,6 +35,7 @@ pub mod planted;
 pub mod records;
 pub mod session;
 pub mod snapshot;
+pub mod spin;
 pub mod surroundings;
 pub mod transport;
 pub mod watch;

@@ -7,11 +7,13 @@ use std::cell::Cell;
 use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::error::Failure;
+use crate::spin::Spin;
 use crate::surroundings::is_inline;
 
 /// A running worker.
@@ -24,13 +26,17 @@ pub enum Worker {
 }
 
 impl Worker {
-    /// Starts `work`: as a task where this thread is inline, else on a thread called `name`. Fails with `Io` when there can
-    /// be no more threads.
-    pub fn start(name: &str, work: impl Future<Output = ()> + Send + 'static) -> Result<Worker, Failure> {
+    /// Starts `work`: as a task where this thread is inline, else on a thread called `name` that waits awake for at most
+    /// `window` at a time. Fails with `Io` when there can be no more threads.
+    pub fn start(
+        name: &str,
+        window: Duration,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Worker, Failure> {
         if is_inline() {
             return Ok(Worker::Task(tokio::spawn(work)));
         }
-        let thread = thread::Builder::new().name(name.to_string()).spawn(move || block_on(work));
+        let thread = thread::Builder::new().name(name.to_string()).spawn(move || block_on(window, work));
         thread.map(Worker::Thread).map_err(|error| Failure::io(format!("Starting the thread {name}"), &error))
     }
 
@@ -56,28 +62,60 @@ thread_local! {
     static WAKE_AT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-struct Unpark(Thread);
+const AWAKE: u8 = 0;
+const RUNG: u8 = 1;
+const ASLEEP: u8 = 2;
 
-impl Wake for Unpark {
+/// Rings for a thread, which costs a system call only when the thread sleeps.
+struct Bell {
+    thread: Thread,
+    state: AtomicU8,
+}
+
+impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.swap(RUNG, Ordering::AcqRel) == ASLEEP {
+            self.thread.unpark();
+        }
     }
 }
 
-/// Runs `future` on this thread. Of timers it may use [`pause`] and [`within`] only.
-pub fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+impl Bell {
+    fn rung(&self) -> bool {
+        self.state.load(Ordering::Acquire) == RUNG
+    }
+
+    /// Waits for a ring, awake while `spin` says so; may return without.
+    fn wait(&self, spin: &mut Spin) {
+        spin.expect();
+        while !self.rung() && spin.turn() {}
+        if self.state.compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            match WAKE_AT.get() {
+                Some(at) => thread::park_timeout(at.saturating_duration_since(Instant::now())),
+                None => thread::park(),
+            }
+        }
+        // What was done before a ring that this takes back is seen by the next poll.
+        self.state.swap(AWAKE, Ordering::AcqRel);
+    }
+}
+
+/// Runs `future` on this thread, which waits awake for at most `window` at a time. Of timers it may use [`pause`] and [`within`] only.
+pub fn block_on<F: Future>(window: Duration, future: F) -> F::Output {
+    let (mut future, mut spin) = (pin!(future), Spin::new(window));
+    let bell = Arc::new(Bell { thread: thread::current(), state: AtomicU8::new(AWAKE) });
+    let waker = Waker::from(bell.clone());
     let mut context = Context::from_waker(&waker);
     loop {
         WAKE_AT.set(None);
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return output;
         }
-        match WAKE_AT.get() {
-            Some(at) => thread::park_timeout(at.saturating_duration_since(Instant::now())),
-            None => thread::park(),
-        }
+        bell.wait(&mut spin);
     }
 }
 
@@ -129,7 +167,7 @@ mod tests {
     fn a_thread_without_a_runtime_waits_for_others_and_for_time() {
         let bell = Arc::new(Notify::new());
         let ringer = bell.clone();
-        let worker = Worker::start("waits", async move {
+        let worker = Worker::start("waits", Duration::from_micros(100), async move {
             assert_eq!(within(Duration::from_millis(1), std::future::pending::<()>()).await, None);
             assert_eq!(within(Duration::from_secs(60), bell.notified()).await, Some(()));
             pause(Duration::from_millis(1)).await;

@@ -157,9 +157,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether a disk may be lost now: no other is, and nobody is out.
+    /// Whether a disk may be lost now: no other is, and nobody is out or was to be: that change may still take effect, and what is
+    /// left would be no majority.
     fn may_lose(&self, host: usize) -> bool {
-        self.agenda.wiped.is_none() && self.agenda.removed.is_none() && self.agenda.present.contains(&host)
+        self.agenda.wiped.is_none() && self.agenda.taken_out.is_empty() && self.agenda.present.contains(&host)
     }
 
     fn who(&self, who: Who) -> usize {

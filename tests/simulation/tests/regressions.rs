@@ -42,7 +42,7 @@ fn a_command_that_was_refused_for_want_of_membership_never_takes_effect() {
 
 /// The power went after a new log file had its name and before its header was on the disk. The node started, raft-engine
 /// went on in that file in its older format, and the start after that refused it as damaged at offset 0.
-/// Such a file is removed at open (`scan::remove_headless`).
+/// Such a file is removed at open (`scan::remove_empty`).
 #[test]
 fn a_log_file_without_its_header_costs_nothing() {
     hold("headless", |plan| {

@@ -14,6 +14,7 @@ use crate::node::apply_queue::Work;
 use crate::node::problems::Problem;
 use crate::node::snapshots::{self, Frozen};
 use crate::snapshot::{IncomingSnapshot, OpenSnapshot, SnapshotDir, SnapshotFile};
+use crate::spin;
 use crate::surroundings::Stage;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
@@ -57,6 +58,7 @@ impl RaftStateMachine<TypeConfig> for MachineAdapter {
                 responder.send(Done);
             }
         }
+        spin::expect();
         let mut handed = self.shared.handed.lock();
         handed.0 = applied.or(handed.0);
         if let Some(members) = members {

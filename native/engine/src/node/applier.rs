@@ -7,6 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use openraft::storage::RaftLogReader;
@@ -134,9 +135,10 @@ impl Applier {
         &self.books
     }
 
-    /// Runs as a worker until the queue is closed. Fails with `Io` when there can be no more threads.
-    pub fn spawn(mut self, name: &str) -> Result<Worker, Failure> {
-        Worker::start(&format!("quorate-machine-{name}"), async move {
+    /// Runs as a worker until the queue is closed, waiting awake for at most `window` at a time. Fails with `Io` when there can be
+    /// no more threads.
+    pub fn spawn(mut self, name: &str, window: Duration) -> Result<Worker, Failure> {
+        Worker::start(&format!("quorate-machine-{name}"), window, async move {
             let queue = self.shared.queue.clone();
             while let Some(work) = queue.next().await {
                 if AssertUnwindSafe(self.work(work)).catch_unwind().await.is_err() {

@@ -35,6 +35,7 @@ use crate::node::service::{self, NodeService};
 use crate::node::snapshots::Snapshots;
 use crate::node::start::Machine;
 use crate::snapshot::SnapshotDir;
+use crate::spin;
 use crate::surroundings::{Pace, Surroundings};
 use crate::transport::carried::Carried;
 use crate::transport::tls::Tls;
@@ -233,16 +234,25 @@ fn peers(wire: &Arc<dyn Wire>, core: &Weak<Core>) -> Peers {
 
 /// Binds the node's address and starts its threads. Fails with `AddressInUse`, `Io`.
 pub fn launch(core: &Arc<Core>, applier: Applier, snapshots: SnapshotDir) -> Result<(Handle, Workers), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(DISK_THREADS).build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(spin::before_sleep)
+        .max_blocking_threads(DISK_THREADS)
+        .build();
     let runtime = runtime.map_err(|error| Failure::io("Starting the runtime", &error))?;
     let transport = runtime.block_on(listen(core))?;
     let handle = runtime.handle().clone();
     let (applier, reader) = start_workers(core, applier)?;
     let parts = Parts { transport, snapshots };
-    let owner = core.clone();
+    let (owner, window) = (core.clone(), core.config.spin());
     let main = std::thread::Builder::new().name(format!("quorate-core-{}", core.config.name));
     let main = main.spawn(move || {
-        runtime.block_on(live(owner, parts));
+        // As a task: what wakes it from within the runtime is then one more entry of the run queue, while the future that a
+        // runtime blocks on is polled only after a look at the sockets.
+        let live = async move { tokio::spawn(live(owner, parts)).await };
+        if let Err(error) = runtime.block_on(spin::awake(window, live)) {
+            tracing::error!("The node's own task was lost: {error}.");
+        }
         runtime.shutdown_timeout(RUNTIME_PATIENCE);
     });
     let main = main.map_err(|error| Failure::io("Starting the node's thread", &error))?;
@@ -263,7 +273,7 @@ pub async fn launch_inline(
 
 fn start_workers(core: &Arc<Core>, applier: Applier) -> Result<(Worker, Option<Worker>), Failure> {
     let reader = core.reader.clone().map(|reader| reads::spawn_reader(core, reader)).transpose()?;
-    Ok((applier.spawn(&core.config.name)?, reader))
+    Ok((applier.spawn(&core.config.name, core.config.spin())?, reader))
 }
 
 async fn live(core: Arc<Core>, parts: Parts) {

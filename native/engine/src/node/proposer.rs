@@ -22,6 +22,7 @@ use crate::node::adapter::RaftNode;
 use crate::node::core::Core;
 use crate::node::leadership::{Leader, View};
 use crate::node::service::FORWARD;
+use crate::spin;
 use crate::surroundings::{random_u64, wall_ms};
 
 /// Before something is sent again that was refused.
@@ -194,6 +195,7 @@ impl Proposer {
         while self.flights.len() < PROPOSALS_IN_FLIGHT_MAX {
             let commands = self.core.pending.take(BATCH_COMMANDS_MAX, BATCH_BYTES_MAX, Instant::now());
             let Some(first) = commands.first().map(|command| command.id.sequence) else { return };
+            spin::expect();
             let body = Batch::encode(0, 0, &commands).0;
             let timeout = Duration::from_millis(self.core.config.election_timeout_ms) * STALE_ELECTIONS;
             let (peers, address) = (self.core.peers.clone(), address.to_string());

@@ -20,6 +20,7 @@ use crate::node::leadership::Leader;
 use crate::node::service::READ_INDEX;
 use crate::planted::{self, Defect};
 use crate::session::Consistency;
+use crate::spin;
 use crate::surroundings::Stage;
 use crate::worker::Worker;
 
@@ -76,7 +77,7 @@ pub fn spawn_reader(core: &Arc<Core>, reader: KvReader) -> Result<Worker, Failur
     let (sender, mut receiver) = mpsc::channel::<(u64, Bytes)>(READS_MAX);
     *core.reads.thread.lock() = Some(sender);
     let (owner, pace) = (core.clone(), core.applier.pace.clone());
-    Worker::start(&format!("quorate-read-{}", core.config.name), async move {
+    Worker::start(&format!("quorate-read-{}", core.config.name), core.config.spin(), async move {
         while let Some((ticket, operation)) = receiver.recv().await {
             // Whoever was answered meanwhile (too late, closed) costs no disk access.
             if owner.requests.deadline(ticket).is_none() {
@@ -113,6 +114,7 @@ async fn serve(core: &Arc<Core>, waiting: Vec<Waiting>, policy: ReadPolicy) -> V
     };
     let patience = Duration::from_millis(core.config.election_timeout_ms * 2);
     let limit = deadline.min(Instant::now() + patience);
+    spin::expect();
     match tokio::time::timeout_at(limit, barrier(core, policy)).await {
         Ok(Ok(())) => {
             waiting.into_iter().for_each(|one| proceed(core, one));

@@ -42,6 +42,8 @@ const DEADLINES: Duration = Duration::from_millis(10);
 const RESTART: Duration = Duration::from_secs(1);
 const RESTART_LONGEST: Duration = Duration::from_secs(8);
 const LASTED: Duration = Duration::from_secs(30);
+/// How often the consensus core is looked at, while anything changes there, whether it still runs.
+const CORE_LOOK: Duration = Duration::from_millis(10);
 /// How long a node waits to be let in before it asks again.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node that has a new address looks for a leader by itself before it asks others.
@@ -181,7 +183,8 @@ async fn open_log(core: &Arc<Core>) -> Result<LogStore, Failure> {
         let data = core.data.lock();
         (data.log_dir(0), forming::founders(&data)?)
     };
-    let options = LogOptions::sized(&core.config.name, 0, core.config.log_bytes);
+    let options =
+        LogOptions { spin: core.config.spin(), ..LogOptions::sized(&core.config.name, 0, core.config.log_bytes) };
     let mut log = match &core.surroundings {
         None => blocking(move || LogStore::open(&directory, options)).await?,
         Some(around) => LogStore::open_inline(&directory, options, around.disk.clone(), core.applier.pace.clone())?,
@@ -243,7 +246,7 @@ fn raft_config(config: &NodeConfig) -> Result<openraft::Config, Failure> {
     raft.validate().map_err(|error| Failure::invalid(error.to_string()))
 }
 
-/// Waits for the core to stop by itself.
+/// Waits for the core to stop by itself. Its metrics change with every entry, so they are looked at now and then only.
 async fn fatal(raft: RaftNode) -> Failure {
     let mut metrics = raft.metrics();
     loop {
@@ -253,6 +256,7 @@ async fn fatal(raft: RaftNode) -> Failure {
         if metrics.changed().await.is_err() {
             return Failure::internal("The consensus core panicked.");
         }
+        tokio::time::sleep(CORE_LOOK).await;
     }
 }
 

@@ -2,6 +2,7 @@
   "Runs the tests with real processes; the last line is `N passed, N failed`, counted in tests."
   (:require [clojure.test :as test]
             [quorate.cluster.durability-test]
+            [quorate.cluster.load-test]
             [quorate.cluster.process :as process]
             [quorate.cluster.refusal-test]
             [quorate.cluster.slow-test]
@@ -11,7 +12,8 @@
 (set! *warn-on-reflection* true)
 
 (def ^:private suites
-  '[quorate.cluster.table-test quorate.cluster.refusal-test quorate.cluster.slow-test quorate.cluster.durability-test quorate.cluster.three-test])
+  '[quorate.cluster.table-test quorate.cluster.refusal-test quorate.cluster.slow-test quorate.cluster.durability-test quorate.cluster.three-test
+    quorate.cluster.load-test])
 
 (def ^:private totals (atom {:ran 0, :failed #{}}))
 

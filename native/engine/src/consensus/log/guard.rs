@@ -3,7 +3,8 @@
 //! raft-engine panics when a sync fails. Here the failure is remembered instead and the sync reported as done; the
 //! writer looks after every batch and acknowledges nothing from the first failure on, for ever. (A file whose fsync
 //! failed is never trusted again: the kernel may have dropped the dirty pages; see Rebello et al., "Can Applications
-//! Recover from fsync Failures?", USENIX ATC 2020.)
+//! Recover from fsync Failures?", USENIX ATC 2020.) Nor is anything written after it: a batch in the next file
+//! would be behind a hole if the power went.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -149,6 +150,9 @@ impl<H: Handle> Handle for GuardedHandle<H> {
 
 impl<W: Write + Seek> Write for GuardedWriter<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if let Some(failure) = self.seen.failure() {
+            return Err(io::Error::other(failure.message));
+        }
         if let Some(seq) = self.seq {
             self.seen.current.store(seq, Ordering::Relaxed);
         }

@@ -36,6 +36,8 @@ pub struct OfflineLog {
     batches: u64,
     /// Where the newest file's whole batches end.
     end: u64,
+    /// Number, file and offset of the batches that none behind them knows as durable.
+    unvouched: VecDeque<(u64, usize, u64)>,
     marks: Marks,
     /// Index of the first of `places`.
     first: u64,
@@ -56,6 +58,7 @@ impl OfflineLog {
             bytes: 0,
             batches: 0,
             end: 0,
+            unvouched: VecDeque::new(),
             marks: Marks::default(),
             first: 0,
             places: VecDeque::new(),
@@ -75,6 +78,13 @@ impl OfflineLog {
     /// The newest file, and where in it the log ends, in bytes. What follows is older than the file, or a torn write.
     pub fn end(&self) -> Option<(&Path, u64)> {
         self.files.last().map(|path| (path.as_path(), self.end))
+    }
+
+    /// A file, and the offset in it from which on damage cannot be told from a torn write: no batch behind knows what is there
+    /// as durable. Damage to anything older is always found.
+    pub fn vouched(&self) -> Option<(&Path, u64)> {
+        let file = |(_, file, offset): &(u64, usize, u64)| (self.files[*file].as_path(), *offset);
+        self.unvouched.front().map(file).or(self.end())
     }
 
     /// Indexes of the entries: the first, and one past the last.
@@ -167,6 +177,10 @@ impl OfflineLog {
             let entries = (at + BATCH_HEADER) as u64;
             self.take(items, file, entries, group).ok_or_else(|| scan::damaged(&path, at))?;
             self.marks = batch.marks;
+            self.unvouched.push_back((self.marks.seq, file, at as u64));
+            while self.unvouched.front().is_some_and(|(seq, ..)| *seq <= self.marks.synced) {
+                self.unvouched.pop_front();
+            }
             self.batches += 1;
             at += batch.len;
         }

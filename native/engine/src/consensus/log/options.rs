@@ -1,5 +1,7 @@
 //! What a log store can be told, and what it tells.
 
+use std::time::Duration;
+
 use crate::config::LOG_BYTES;
 
 /// How a log store is laid out on disk.
@@ -21,6 +23,8 @@ pub struct LogOptions {
     /// How much of the log's newest end is read and checked against its checksums at open, in bytes. What is older is
     /// checked when it is read.
     pub verify_bytes: u64,
+    /// How long the threads wait awake for more, at a time.
+    pub spin: Duration,
 }
 
 impl LogOptions {
@@ -38,6 +42,7 @@ impl LogOptions {
             purge_bytes: bytes,
             prefill_bytes: bytes / 8 * 3,
             verify_bytes: bytes * 2,
+            spin: Duration::ZERO,
         }
     }
 }

@@ -10,8 +10,9 @@
 //! items  := count · (group · type u8 · ...)*                                      LEB128; crc32 little-endian
 //! ```
 //!
-//! A broken batch in any file but the newest is damage: files are closed and synced before the next is begun. In the
-//! newest, it is damage when a whole batch behind it knows it as durable (see [`super::marks`]), and torn otherwise.
+//! A broken batch in any file but the newest is damage: files are closed and synced before the next has a batch. In the
+//! newest, it is damage when a whole batch behind it knows it as durable (see [`super::marks`]), and torn otherwise. A newest
+//! file without a batch does not count: it was begun when that sync of the one before it had failed, or the power went.
 
 use std::fs;
 use std::io::Write;
@@ -57,6 +58,12 @@ struct Found {
     synced_behind: Option<u64>,
 }
 
+impl Found {
+    fn has_no_batch(&self) -> bool {
+        self.first_seq.is_none() && self.synced_behind.is_none()
+    }
+}
+
 /// The log files of a directory, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Files {
@@ -95,6 +102,7 @@ pub(super) fn verify<F: FileSystem>(
     budget: u64,
 ) -> Result<(), Failure> {
     let (mut newer, mut bytes) = (None::<(&Path, Found)>, 0);
+    let mut newest = 0;
     for (age, path) in files.iter().rev().enumerate() {
         let failed = |error: std::io::Error| Failure::io(format!("Reading {}", path.display()), &error);
         if age >= 2 && bytes >= budget {
@@ -105,8 +113,11 @@ pub(super) fn verify<F: FileSystem>(
         let data = read_file(file_system, path, u64::MAX).map_err(failed)?;
         bytes += data.len() as u64;
         let found = examine(&data, append_seq(path).unwrap_or(0), group);
-        if let Some(offset) = found.broken_at.filter(|_| age > 0 || foreign_header(&data)) {
+        if let Some(offset) = found.broken_at.filter(|_| age > newest || foreign_header(&data)) {
             return Err(damaged(path, offset));
+        }
+        if age == 0 && found.has_no_batch() {
+            newest = 1;
         }
         if let Some((newer, of)) = &newer {
             judge(newer, of, found.last_seq)?;
@@ -121,16 +132,33 @@ pub(super) fn verify<F: FileSystem>(
 }
 
 /// Removes the newest of the verified `files` when it has no whole header: the disk was full, or the power went, when it was begun,
-/// and there is nothing in it. raft-engine would go on in it, in an older format without signatures. Fails with `Io`.
-pub(super) fn remove_headless<F: FileSystem>(file_system: &F, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+/// and there is nothing in it. raft-engine would go on in it, in an older format without signatures. Also when it has no batch
+/// and the file before it has a torn end, which raft-engine cuts off from the newest file only. Fails with `Io`.
+pub(super) fn remove_empty<F: FileSystem>(
+    file_system: &F,
+    files: &mut Vec<PathBuf>,
+    group: u64,
+) -> Result<(), Failure> {
     let Some(newest) = files.last() else { return Ok(()) };
     let failed = |error: std::io::Error| Failure::io(format!("Removing {}", newest.display()), &error);
-    let head = read_file(file_system, newest, FILE_HEADER as u64).map_err(failed)?;
-    if !file_header(&head) {
+    let (headless, found) = read_and_examine(file_system, newest, group).map_err(failed)?;
+    let before = files.len().checked_sub(2).map(|before| &files[before]);
+    let remove = headless
+        || match before.filter(|_| found.has_no_batch()) {
+            Some(before) => read_and_examine(file_system, before, group).map_err(failed)?.1.broken_at.is_some(),
+            None => false,
+        };
+    if remove {
         file_system.delete(newest).map_err(failed)?;
         files.pop();
     }
     Ok(())
+}
+
+/// Whether the file at `path` lacks a whole header, and what it holds.
+fn read_and_examine<F: FileSystem>(file_system: &F, path: &Path, group: u64) -> std::io::Result<(bool, Found)> {
+    let data = read_file(file_system, path, u64::MAX)?;
+    Ok((!file_header(&data), examine(&data, append_seq(path).unwrap_or(0), group)))
 }
 
 /// Writes what is in the newest two of `files` again, as it is, and syncs it. After a sync that failed, the page cache holds what

@@ -4,6 +4,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fs2::FileExt;
 use parking_lot::Mutex;
@@ -39,6 +40,8 @@ pub struct LogStore {
 
 pub(super) struct Inner {
     pub dir: PathBuf,
+    /// How long the workers wait awake at a time.
+    window: Duration,
     pub shared: Arc<Shared>,
     pub requests: Mutex<Option<mpsc::Sender<Request>>>,
     seen: Arc<Seen>,
@@ -110,6 +113,7 @@ impl LogStore {
         let (sender, requests) = mpsc::channel(LOG_READS_MAX);
         let inner = Inner {
             dir: dir.to_path_buf(),
+            window: options.spin,
             shared: writer.shared.clone(),
             requests: Mutex::new(Some(sender)),
             seen,
@@ -129,7 +133,7 @@ impl LogStore {
     }
 
     fn start(&self, name: &str, work: impl Future<Output = ()> + Send + 'static) -> Result<(), Failure> {
-        let worker = Worker::start(name, work)?;
+        let worker = Worker::start(name, self.inner.window, work)?;
         self.inner.workers.lock().push(worker);
         Ok(())
     }
@@ -256,7 +260,7 @@ fn prepare<F: FileSystem + 'static>(
     check_unlocked(dir)?;
     let mut files = scan::list(dir)?;
     scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
-    scan::remove_headless(file_system.as_ref(), &mut files.live)?;
+    scan::remove_empty(file_system.as_ref(), &mut files.live, options.group)?;
     scan::write_again(file_system.as_ref(), &files.live)?;
     let seen = Arc::new(Seen::default());
     let guard = Guard { inner: file_system.clone(), seen: seen.clone() };

@@ -16,6 +16,7 @@ use super::store::LogStore;
 use crate::consensus::types::{Entry, LogId, TypeConfig, Vote};
 use crate::error::{Code, Failure};
 use crate::limits::LOG_READ_BYTES;
+use crate::spin;
 
 impl LogStore {
     /// The first of the entries `first..end`, at most about [`LOG_READ_BYTES`] but at least one where there is one, and
@@ -192,6 +193,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         #[cfg(test)]
         panics::in_time(&self.inner.dir);
+        spin::expect();
         let entries: Vec<Entry> = entries.into_iter().collect();
         let Some(tail) = entries.last().map(|entry| entry.log_id) else {
             callback.io_completed(Ok(()));

@@ -17,6 +17,7 @@ use crate::consensus::Snapshot;
 use crate::consensus::types::{LogId, SnapshotMeta, TypeConfig, Vote};
 use crate::error::{Code, Failure};
 use crate::snapshot::SnapshotFile;
+use crate::spin;
 use crate::transport::Peer;
 
 use super::codec::{Answer, Request, check_leadership, decode, decode_request, encode, encode_answer};
@@ -64,7 +65,12 @@ impl RaftInbound {
             ready(request.ok())
         });
         let answers = self.core.stream_append(requests.boxed());
-        answers.map(|answer| encode_answer(&answer)).boxed()
+        answers
+            .map(|answer| {
+                spin::expect();
+                encode_answer(&answer)
+            })
+            .boxed()
     }
 
     /// Takes in a snapshot, writes it to the disk and installs it. A newer one from whomever takes the place of one

@@ -4,6 +4,7 @@
 //! connections of their own, votes share the connection for calls. [`RaftInbound`] is the other side: it turns what
 //! arrives into calls of the local core.
 
+mod alarm;
 mod client;
 mod codec;
 mod hold;

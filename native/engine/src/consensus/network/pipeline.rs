@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 
 use futures_util::{Stream as Requests, StreamExt};
 use openraft::errors::RPCError;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Duration, Instant};
 
 use crate::consensus::types::TypeConfig;
 use crate::error::{Code, Failure};
 use crate::planted::{self, Defect};
 
+use super::alarm::Alarm;
 use super::client::{Client, broken, unreachable};
 use super::codec::{Answer, Request};
 use super::split::split;
@@ -45,6 +46,7 @@ pub(super) struct Pipeline<'a, S> {
     /// Requests that are next to be sent.
     ready: VecDeque<Request>,
     held: Option<Held>,
+    alarm: Alarm,
     begun: bool,
     /// Answers that nobody gave, see [`Defect::CommitWithoutQuorum`].
     forged: VecDeque<Answer>,
@@ -54,7 +56,16 @@ impl<'a, S: Requests<Item = Request> + Unpin> Pipeline<'a, S> {
     /// Over the open stream of `client`; gives the peer up when nothing moves for `patience`.
     pub(super) fn new(client: &'a mut Client, input: S, patience: Duration) -> Pipeline<'a, S> {
         let (ready, forged) = (VecDeque::new(), VecDeque::new());
-        Pipeline { client, input: Some(input), patience, ready, held: None, begun: false, forged }
+        Pipeline {
+            client,
+            input: Some(input),
+            patience,
+            ready,
+            held: None,
+            alarm: Alarm::default(),
+            begun: false,
+            forged,
+        }
     }
 
     /// The next answer. `None` after the last one, and after an answer or an error that ends the stream.
@@ -70,7 +81,7 @@ impl<'a, S: Requests<Item = Request> + Unpin> Pipeline<'a, S> {
             if self.input.is_none() && self.held.is_none() && self.ready.is_empty() && stream.pending() == 0 {
                 return None;
             }
-            match event(stream, self.input.as_mut(), self.held.as_ref(), self.patience).await {
+            match event(stream, self.input.as_mut(), self.held.as_ref(), &mut self.alarm, self.patience).await {
                 Event::Turned(Ok(None)) => {}
                 Event::Turned(Ok(Some(answer))) => return Some(self.answered(answer)),
                 Event::Turned(Err(failure)) => return Some(self.fail(&failure, broken)),
@@ -152,28 +163,23 @@ async fn event<S: Requests<Item = Request> + Unpin>(
     stream: &mut Stream,
     input: Option<&mut S>,
     held: Option<&Held>,
+    alarm: &mut Alarm,
     patience: Duration,
 ) -> Event {
-    let (room, due, stalls) = (stream.room(), held.map(|held| held.until), stream.stalls_at(patience));
+    let (room, stalls) = (stream.room(), stream.stalls_at(patience));
+    let due = held.map(|held| held.until).filter(|_| room);
+    let first = due.into_iter().chain(stalls).min();
     tokio::select! {
         biased;
         turned = stream.turn() => Event::Turned(turned),
         request = next(input), if room => Event::Request(request),
-        () = at(due), if room => Event::Due,
-        () = at(stalls) => Event::Stalled,
+        () = alarm.at(first) => if first == due { Event::Due } else { Event::Stalled },
     }
 }
 
 async fn next<S: Requests + Unpin>(input: Option<&mut S>) -> Option<S::Item> {
     match input {
         Some(input) => input.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
     }
 }

@@ -121,6 +121,14 @@ fn open_failing(dir: &Path) -> (LogStore, Failing) {
     (LogStore::open_on(dir, small(), Arc::new(disk.clone())).unwrap(), disk)
 }
 
+/// The log files, the oldest first, and their lengths.
+fn log_lengths(dir: &Path) -> Vec<(std::path::PathBuf, u64)> {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "raftlog")).collect();
+    files.sort();
+    files.into_iter().map(|path| (path.clone(), path.metadata().unwrap().len())).collect()
+}
+
 async fn refused(store: &mut LogStore, index: u64) -> String {
     let (done, durable) = TypeConfig::oneshot();
     let appended = store.append(entries(1, index..=index), IOFlushed::<TypeConfig>::signal(done)).await;
@@ -247,6 +255,36 @@ async fn a_newest_file_without_a_header_is_begun_anew() {
             store.close();
         }
     }
+}
+
+/// The sync that closes a file fails, and the power takes what it should have made durable: the committed position, which is
+/// written alone and not synced. Entries of many lengths, for some of which that position is the last that the file has room for.
+#[tokio::test]
+async fn what_the_sync_at_the_end_of_a_file_lost_is_a_torn_end() {
+    let mut rotations = 0;
+    for missing in (0..1_000).step_by(50) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, disk) = open_failing(dir.path());
+        append(&mut store, vec![entry(1, 0, (32 << 10) - missing)]).await;
+        store.save_committed(Some(id(1, 0))).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let before = log_lengths(dir.path());
+        disk.0.sync.store(1, Ordering::SeqCst);
+        refused(&mut store, 1).await;
+        store.close();
+        let after = log_lengths(dir.path());
+        if after.len() > before.len() {
+            rotations += 1;
+            let (closed, len) = &after[after.len() - 2];
+            std::fs::OpenOptions::new().write(true).open(closed).unwrap().set_len(len - 10).unwrap();
+            let mut store = open(dir.path());
+            assert_eq!(ends(&mut store).await, (None, Some(0)));
+            append(&mut store, entries(1, 1..=1)).await;
+            store.close();
+            assert_eq!(ends(&mut open(dir.path())).await, (None, Some(1)));
+        }
+    }
+    assert!(rotations > 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,148 @@
+(ns bench.clojure
+  "Three processes, each with fsync; the leader's JVM drives a closed loop through `quorate.raft/new-entry` and `quorate.kv`; beside
+  it, round by round, the engine alone in Rust, so that the ratio is of one run.
+
+      lein with-profile +bench run -m bench.clojure [--quick] [--rounds 3] [--seconds 4] [--n 1,16,64,256,1024,4096]
+          [--rows bytes,edn,kv,bytes-engine-followers,engine,engine-kv] [--bytes 128]
+
+  rows: `bytes` byte arrays with a reducer that counts; `edn` maps of 128 bytes with a reducer that keeps them under their keys;
+  `kv` puts; all with three JVMs. `bytes-engine-followers` the first, with the followers in Rust: what the leader's JVM alone costs.
+  `engine` and `engine-kv`: `quorate-bench writers`."
+  (:require [bench.harness :as harness]
+            [clojure.java.io :as io]
+            [clojure.string :as str])
+  (:import (java.io File)))
+
+(set! *warn-on-reflection* true)
+
+(def ^:private servers ["a" "b" "c"])
+(def ^:private all-rows ["engine" "bytes" "bytes-engine-followers" "edn" "engine-kv" "kv"])
+(def ^:private warm-up-first "Seconds before the first measurement in a new JVM: compiling takes that long." 6)
+
+(defn- bench-program ^String []
+  (let [file (io/file (.getParentFile (io/file (System/getProperty "quorate.library"))) "quorate-bench")]
+    (when-not (.exists file)
+      (throw (ex-info (str file " is not there: cargo build --release -p quorate-bench") {})))
+    (str file)))
+
+(defn- say! [{:keys [system variant n round ops_per_s p50_us p99_us more]}]
+  (println (format "%-16s %-24s N %4d  round %d  %,11.0f ops/s  p50 %,9.1f us  p99 %,9.1f us%s"
+                   system variant n round (double ops_per_s) (double p50_us) (double p99_us)
+                   (if-let [b (:allocated_per_op more)] (format "  %,.0f B/op" (double b)) "")))
+  (flush))
+
+(defn- row! [row]
+  (harness/row! "clojure" row)
+  (say! row))
+
+;; ------------------------------------------------------------------------------------------------------ in JVMs
+
+(defn- engine-follower [dir addresses machine name]
+  (let [named (str/join "," (map (fn [[k v]] (str k "=" v)) addresses))
+        member (harness/spawn! name [(bench-program) "node" "--name" name "--servers" named "--machine" machine
+                                     "--dir" (str (io/file dir name))])]
+    (harness/line! member 40)
+    member))
+
+(defn- jvm-member [dir addresses kind heap name]
+  (let [member (harness/spawn! name (harness/java-command [heap "-XX:-UsePerfData"] "bench.node"))]
+    [member {:op :start, :name name, :servers addresses, :dir (str dir), :machine-kind kind}]))
+
+(defn- start-cluster!
+  "The members of a new cluster, the first of which leads."
+  [members dir {:keys [kind followers]}]
+  (let [addresses (zipmap servers (harness/free-addresses 3))
+        in-jvm    (if (= :engine followers) ["a"] servers)
+        started   (mapv #(jvm-member dir addresses kind "-Xmx1g" %) in-jvm)]
+    (run! (fn [[member]] (swap! members conj member)) started)
+    (when (= :engine followers)
+      (doseq [name (rest servers)]
+        (swap! members conj (engine-follower dir addresses (if (= :kv kind) "kv" "counter") name))))
+    (run! (fn [[member question]] (harness/ask! member question 60)) started)
+    (let [leader (first @members)]
+      (loop [tries 400]
+        (when-not (= 3 (:voters (harness/ask! leader {:op :facts} 30)))
+          (when (zero? tries) (throw (ex-info "The three did not find together." {})))
+          (Thread/sleep 50)
+          (recur (dec tries))))
+      (harness/ask! leader {:op :lead} 60)
+      leader)))
+
+(def ^:private variants
+  {"bytes"                  {:kind :bytes, :followers :jvm}
+   "bytes-engine-followers" {:kind :bytes, :followers :engine}
+   "edn"                    {:kind :edn, :followers :jvm}
+   "kv"                     {:kind :kv, :followers :jvm}
+   "kv-engine-followers"    {:kind :kv, :followers :engine}})
+
+(defn- run-jvm! [{:keys [ns bytes seconds]} round variant]
+  (let [{:keys [kind followers] :as how} (variants variant)
+        ^File dir (harness/temporary-directory)]
+    (try
+      (harness/with-members [members]
+        (let [leader (start-cluster! members dir how)]
+          (doseq [[i n] (map-indexed vector ns)]
+            (let [before (harness/ask! leader {:op :facts} 30)
+                  found  (harness/ask! leader {:op :load, :kind kind, :n n, :bytes bytes, :seconds seconds
+                                               :warm-up (if (zero? i) warm-up-first 2)}
+                                       (+ 90 seconds))
+                  after  (harness/ask! leader {:op :facts} 30)]
+              (when-not (= (:term before) (:term after))
+                (throw (ex-info (str "The leadership moved while " n " were in flight; the figures would mean nothing.") {})))
+              (row! (-> (select-keys found [:seconds :ops_per_s :p50_us :p99_us :p999_us :max_us])
+                        (assoc :system "quorate clojure", :variant variant, :n n, :bytes bytes, :round round
+                               :more {:followers (name followers), :allocated_per_op (:allocated_per_op found)
+                                      :log_syncs (- (:syncs after) (:syncs before)), :load_average (harness/load-average)})))))))
+      (finally
+        (harness/delete-tree! dir)))))
+
+;; ------------------------------------------------------------------------------------------------------ in Rust
+
+(defn- number-in [line key]
+  (parse-double (second (re-find (re-pattern (str "\"" key "\":([0-9.]+)")) line))))
+
+(defn- run-engine! [{:keys [ns bytes seconds]} round variant machine]
+  (let [member (harness/spawn! "engine" [(bench-program) "writers" "--writers" (str/join "," ns) "--seconds" (str seconds)
+                                         "--bytes" (str bytes) "--machine" machine
+                                         "--dir" (str (.getAbsoluteFile (io/file "target" "bench")))])]
+    (try
+      (doseq [n ns]
+        (let [line (harness/line! member (+ 90 seconds))]
+          (row! {:system "quorate engine", :variant variant, :n n, :bytes bytes, :round round
+                 :seconds (number-in line "seconds"), :ops_per_s (number-in line "ops_per_s")
+                 :p50_us (number-in line "p50_us"), :p99_us (number-in line "p99_us"), :max_us (number-in line "max_us")
+                 :more {:load_average (harness/load-average)}})))
+      (finally
+        (harness/end! member)))))
+
+(defn- run-row! [options round row]
+  (case row
+    "engine"    (run-engine! options round "counter" "counter")
+    "engine-kv" (run-engine! options round "kv" "kv")
+    (run-jvm! options round row)))
+
+(def ^:private known
+  {"--quick" true, "--rounds" harness/number, "--seconds" harness/number, "--bytes" harness/number, "--n" harness/numbers, "--keep" true
+   "--rows" (fn [text]
+              (let [rows (str/split text #",")]
+                (when-let [strange (first (remove (into #{"engine" "engine-kv"} (keys variants)) rows))]
+                  (throw (IllegalArgumentException. ^String strange)))
+                rows))})
+
+(defn- settings [asked]
+  (let [quick? (get asked "--quick")]
+    {:rounds  (get asked "--rounds" (if quick? 1 3))
+     :seconds (get asked "--seconds" (if quick? 2 4))
+     :bytes   (get asked "--bytes" 128)
+     :ns      (get asked "--n" (if quick? [1 64 1024] [1 16 64 256 1024 4096]))
+     :rows    (get asked "--rows" all-rows)}))
+
+(defn -main
+  "Measures every row in every round; the rows of a round one after the other. `--keep` adds to the rows of the run before."
+  [& args]
+  (let [asked (harness/options known args)
+        {:keys [rounds rows] :as options} (settings asked)]
+    (when-not (get asked "--keep") (harness/begin! "clojure"))
+    (doseq [round (range 1 (inc (long rounds))), row rows]
+      (run-row! options round row))
+    (shutdown-agents)))

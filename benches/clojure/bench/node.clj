@@ -1,0 +1,74 @@
+(ns bench.node
+  "One of a benchmark's processes: a node of a cluster in a JVM, which leads and drives a load when it is asked to. Started by the
+  benchmarks, not by people; it answers EDN questions on stdin until that ends.
+
+      {:op :start :name :servers {name address} :dir :machine :bytes|:edn|:kv :config {...}}
+      {:op :lead}  {:op :facts}
+      {:op :load :kind :bytes|:edn|:kv :n :seconds :warm-up :bytes}"
+  (:require [bench.harness :as harness]
+            [bench.writers :as writers]
+            [clojure.java.io :as io]
+            [quorate.kv :as kv]
+            [quorate.raft :as raft]))
+
+(set! *warn-on-reflection* true)
+
+(defonce ^:private running (atom nil))
+
+(defn- counting
+  "The lightest machine: it counts."
+  [n _entry _ctx]
+  [(inc (long n)) true])
+
+(defn- registers
+  "Puts an entry's value under its key."
+  [state {:keys [key value]} _ctx]
+  [(assoc state key value) true])
+
+(defn- machine [kind]
+  (case kind
+    :bytes {:reducer counting, :initial-state 0}
+    :edn   {:reducer registers, :initial-state {}}
+    :kv    {:machine :kv}))
+
+(defn- start! [{:keys [name servers dir machine-kind config]}]
+  (let [node (raft/start (merge {:this-server name, :servers servers, :log-directory (io/file dir name), :log-level :error}
+                                (machine machine-kind)
+                                config))]
+    (reset! running {:node node, :name name, :store (when (= :kv machine-kind) (kv/attach node))})
+    {:pid (.pid (java.lang.ProcessHandle/current))}))
+
+(defn- lead! []
+  (let [{:keys [node name]} @running
+        end (+ (System/nanoTime) 30000000000)]
+    (loop []
+      (cond
+        (raft/leader? node)       {:leader name}
+        (> (System/nanoTime) end) (throw (ex-info (str name " does not become leader.") {}))
+        ;; A transfer may meet an election; then it is tried again.
+        :else (do (try @(raft/transfer-leader! node name {:timeout-ms 3000})
+                       (catch clojure.lang.ExceptionInfo _ (Thread/sleep 20)))
+                  (recur))))))
+
+(defn- facts []
+  (let [{:keys [leader term index members fsync]} (raft/status (:node @running))]
+    {:leader leader, :term term, :index index, :voters (count (filter :voter members)), :syncs (:count fsync)}))
+
+(defn- load! [{:keys [kind n seconds warm-up bytes]}]
+  (let [{:keys [node store]} @running]
+    (writers/measured! (writers/submitter kind node store bytes) n warm-up seconds)))
+
+(defn- answer [{:keys [op] :as question}]
+  (case op
+    :start (start! question)
+    :lead  (lead!)
+    :facts (facts)
+    :load  (load! question)))
+
+(defn -main
+  "Serves until stdin ends."
+  []
+  (harness/answering! answer)
+  (some-> @running :node raft/close)
+  (shutdown-agents)
+  (System/exit 0))
