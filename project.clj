@@ -51,6 +51,7 @@
              :test {:jvm-opts ["-Xcheck:jni"]}
              ;; `make bench-drop-in`.
              :bench {:source-paths ["benches/clojure"]
+                     :java-source-paths ["benches/clojure/java"]
                      :dependencies [[org.hdrhistogram/HdrHistogram "2.2.2"]]}
              ;; `make jar` puts the native library there.
              :with-library {:resource-paths ["target/jar-resources"]}})

@@ -3,27 +3,21 @@
   it, round by round, the engine alone in Rust, so that the ratio is of one run.
 
       lein with-profile +bench run -m bench.clojure [--quick] [--rounds 3] [--seconds 4] [--n 1,16,64,256,1024,4096]
-          [--rows bytes,edn,kv,bytes-engine-followers,engine,engine-kv] [--bytes 128]
+          [--rows bytes,edn,kv,bytes-engine-followers,engine,engine-kv] [--bytes 128] [--keep] [--out FILE]
 
   rows: `bytes` byte arrays with a reducer that counts; `edn` maps of 128 bytes with a reducer that keeps them under their keys;
   `kv` puts; all with three JVMs. `bytes-engine-followers` the first, with the followers in Rust: what the leader's JVM alone costs.
   `engine` and `engine-kv`: `quorate-bench writers`."
-  (:require [bench.harness :as harness]
+  (:require [bench.cluster :as cluster]
+            [bench.harness :as harness]
             [clojure.java.io :as io]
             [clojure.string :as str])
   (:import (java.io File)))
 
 (set! *warn-on-reflection* true)
 
-(def ^:private servers ["a" "b" "c"])
 (def ^:private all-rows ["engine" "bytes" "bytes-engine-followers" "edn" "engine-kv" "kv"])
 (def ^:private warm-up-first "Seconds before the first measurement in a new JVM: compiling takes that long." 6)
-
-(defn- bench-program ^String []
-  (let [file (io/file (.getParentFile (io/file (System/getProperty "quorate.library"))) "quorate-bench")]
-    (when-not (.exists file)
-      (throw (ex-info (str file " is not there: cargo build --release -p quorate-bench") {})))
-    (str file)))
 
 (defn- say! [{:keys [system variant n round ops_per_s p50_us p99_us more]}]
   (println (format "%-16s %-24s N %4d  round %d  %,11.0f ops/s  p50 %,9.1f us  p99 %,9.1f us%s"
@@ -37,37 +31,6 @@
 
 ;; ------------------------------------------------------------------------------------------------------ in JVMs
 
-(defn- engine-follower [dir addresses machine name]
-  (let [named (str/join "," (map (fn [[k v]] (str k "=" v)) addresses))
-        member (harness/spawn! name [(bench-program) "node" "--name" name "--servers" named "--machine" machine
-                                     "--dir" (str (io/file dir name))])]
-    (harness/line! member 40)
-    member))
-
-(defn- jvm-member [dir addresses kind heap name]
-  (let [member (harness/spawn! name (harness/java-command [heap "-XX:-UsePerfData"] "bench.node"))]
-    [member {:op :start, :name name, :servers addresses, :dir (str dir), :machine-kind kind}]))
-
-(defn- start-cluster!
-  "The members of a new cluster, the first of which leads."
-  [members dir {:keys [kind followers]}]
-  (let [addresses (zipmap servers (harness/free-addresses 3))
-        in-jvm    (if (= :engine followers) ["a"] servers)
-        started   (mapv #(jvm-member dir addresses kind "-Xmx1g" %) in-jvm)]
-    (run! (fn [[member]] (swap! members conj member)) started)
-    (when (= :engine followers)
-      (doseq [name (rest servers)]
-        (swap! members conj (engine-follower dir addresses (if (= :kv kind) "kv" "counter") name))))
-    (run! (fn [[member question]] (harness/ask! member question 60)) started)
-    (let [leader (first @members)]
-      (loop [tries 400]
-        (when-not (= 3 (:voters (harness/ask! leader {:op :facts} 30)))
-          (when (zero? tries) (throw (ex-info "The three did not find together." {})))
-          (Thread/sleep 50)
-          (recur (dec tries))))
-      (harness/ask! leader {:op :lead} 60)
-      leader)))
-
 (def ^:private variants
   {"bytes"                  {:kind :bytes, :followers :jvm}
    "bytes-engine-followers" {:kind :bytes, :followers :engine}
@@ -80,7 +43,7 @@
         ^File dir (harness/temporary-directory)]
     (try
       (harness/with-members [members]
-        (let [leader (start-cluster! members dir how)]
+        (let [leader (cluster/start! members dir how)]
           (doseq [[i n] (map-indexed vector ns)]
             (let [before (harness/ask! leader {:op :facts} 30)
                   found  (harness/ask! leader {:op :load, :kind kind, :n n, :bytes bytes, :seconds seconds
@@ -99,10 +62,10 @@
 ;; ------------------------------------------------------------------------------------------------------ in Rust
 
 (defn- number-in [line key]
-  (parse-double (second (re-find (re-pattern (str "\"" key "\":([0-9.]+)")) line))))
+  (parse-double (second (re-find (re-pattern (str "\"" key "\": *([0-9.]+)")) line))))
 
 (defn- run-engine! [{:keys [ns bytes seconds]} round variant machine]
-  (let [member (harness/spawn! "engine" [(bench-program) "writers" "--writers" (str/join "," ns) "--seconds" (str seconds)
+  (let [member (harness/spawn! "engine" [(cluster/bench-program) "writers" "--writers" (str/join "," ns) "--seconds" (str seconds)
                                          "--bytes" (str bytes) "--machine" machine
                                          "--dir" (str (.getAbsoluteFile (io/file "target" "bench")))])]
     (try
@@ -122,7 +85,7 @@
     (run-jvm! options round row)))
 
 (def ^:private known
-  {"--quick" true, "--rounds" harness/number, "--seconds" harness/number, "--bytes" harness/number, "--n" harness/numbers, "--keep" true
+  {"--quick" true, "--rounds" harness/number, "--seconds" harness/number, "--bytes" harness/number, "--n" harness/numbers, "--keep" true, "--out" io/file
    "--rows" (fn [text]
               (let [rows (str/split text #",")]
                 (when-let [strange (first (remove (into #{"engine" "engine-kv"} (keys variants)) rows))]
@@ -138,11 +101,14 @@
      :rows    (get asked "--rows" all-rows)}))
 
 (defn -main
-  "Measures every row in every round; the rows of a round one after the other. `--keep` adds to the rows of the run before."
+  "Measures every row in every round; the rows of a round one after the other. `--keep` adds to the rows of the run before; `--out`
+  appends to a file of one's own."
   [& args]
   (let [asked (harness/options known args)
         {:keys [rounds rows] :as options} (settings asked)]
-    (when-not (get asked "--keep") (harness/begin! "clojure"))
-    (doseq [round (range 1 (inc (long rounds))), row rows]
-      (run-row! options round row))
+    (binding [harness/*out-file* (get asked "--out")]
+      (when-not (or (get asked "--keep") (get asked "--out"))
+        (harness/begin! "clojure"))
+      (doseq [round (range 1 (inc (long rounds))), row rows]
+        (run-row! options round row)))
     (shutdown-agents)))

@@ -19,10 +19,14 @@
 
 ;; -------------------------------------------------------------------------------------------------------- rows
 
+(def ^:dynamic *out-file*
+  "Where rows go instead of target/bench; nil for there."
+  nil)
+
 (defn rows-file
   "Where the rows of `part` go."
   ^File [part]
-  (io/file "target" "bench" (str part ".jsonl")))
+  (or *out-file* (io/file "target" "bench" (str part ".jsonl"))))
 
 (defn begin!
   "Empties the rows of `part`."
@@ -85,7 +89,7 @@
   "A whole number from 1 on."
   [text]
   (let [n (Long/parseLong text)]
-    (when-not (pos? n) (throw (IllegalArgumentException. text)))
+    (when-not (pos? n) (throw (IllegalArgumentException. ^String text)))
     n))
 
 (defn numbers

@@ -4,10 +4,13 @@
 
       {:op :start :name :servers {name address} :dir :machine :bytes|:edn|:kv :config {...}}
       {:op :lead}  {:op :facts}
-      {:op :load :kind :bytes|:edn|:kv :n :seconds :warm-up :bytes}"
+      {:op :load :kind :bytes|:edn|:kv :n :seconds :warm-up :bytes}
+      {:op :fill :mib}  {:op :collect :seconds :between-ms}  {:op :write :kind :edn|:kv :seconds}  {:op :gaps}"
   (:require [bench.harness :as harness]
+            [bench.heap :as heap]
             [bench.writers :as writers]
             [clojure.java.io :as io]
+            [clojure.string :as str]
             [quorate.kv :as kv]
             [quorate.raft :as raft]))
 
@@ -58,12 +61,46 @@
   (let [{:keys [node store]} @running]
     (writers/measured! (writers/submitter kind node store bytes) n warm-up seconds)))
 
+(defonce ^:private kept (atom nil))
+
+(defn- write-one! [kind i]
+  (let [{:keys [node store]} @running
+        k (str "key-" (rem (long i) 1000))]
+    (case kind
+      :kv  (kv/put!! store k i)
+      :edn (let [answer (promise)]
+             (raft/new-entry node {:op :set, :key k, :value i} (fn [x] (deliver answer x)))
+             (when (instance? Throwable @answer)
+               (throw @answer))))))
+
+(defn- write!
+  "Writes one after the other for `seconds`. When each was acknowledged, in milliseconds since 1970."
+  [{:keys [kind seconds]}]
+  (let [end (+ (System/currentTimeMillis) (* 1000 (long seconds)))]
+    (loop [i 0, at (transient [])]
+      (if (< (System/currentTimeMillis) end)
+        (do (write-one! kind i)
+            (recur (inc i) (conj! at (System/currentTimeMillis))))
+        (persistent! at)))))
+
+(defn- gaps
+  "From one append of the leader to the next: `{:max-ms m :counts [[up-to-ms n] ...]}`, cumulative, the last for any."
+  []
+  (let [text  (raft/metrics (:node @running))
+        found (re-seq #"quorate_append_gap_seconds_bucket\{le=\"([^\"]+)\"\} (\d+)" text)]
+    {:max-ms (* 1000.0 (parse-double (second (re-find #"(?m)^quorate_append_gap_max_seconds (\S+)" text))))
+     :counts (mapv (fn [[_ le n]] [(when-not (str/starts-with? le "+") (* 1000.0 (parse-double le))) (parse-long n)]) found)}))
+
 (defn- answer [{:keys [op] :as question}]
   (case op
     :start (start! question)
     :lead  (lead!)
     :facts (facts)
-    :load  (load! question)))
+    :load  (load! question)
+    :fill  (do (reset! kept (heap/live (:mib question))) true)
+    :collect (heap/collect! (:seconds question) (:between-ms question))
+    :write (write! question)
+    :gaps  (gaps)))
 
 (defn -main
   "Serves until stdin ends."

@@ -31,6 +31,9 @@ mod buffer;
 #[allow(unsafe_code)]
 mod natives;
 mod throw;
+#[cfg(feature = "upcalls")]
+#[allow(unsafe_code)]
+mod upcalls;
 
 /// The version that both sides must agree on.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

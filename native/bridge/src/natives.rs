@@ -18,7 +18,8 @@ use crate::{VERSION, log_lines, start};
 /// Largest body of `control`, in bytes: the host's answer to another's question with its ticket, rounded up.
 const CONTROL_BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
 
-static SESSIONS: Table<DirectBuffer> = Table::new(&log_lines::LINES);
+/// The sessions of this library.
+pub(crate) static SESSIONS: Table<DirectBuffer> = Table::new(&log_lines::LINES);
 
 /// `static native long open(byte[] configEdn)`
 // SAFETY: the name is what the JVM looks for, and belongs to this library alone; the JVM calls it as declared in Java.

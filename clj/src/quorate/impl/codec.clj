@@ -13,7 +13,7 @@
             [quorate.impl.reader :as reader]
             [quorate.impl.writer :as writer])
   (:import (java.io BufferedInputStream BufferedOutputStream File FileInputStream FileOutputStream InputStream
-                    InputStreamReader OutputStreamWriter)
+                    InputStreamReader)
            (java.nio ByteBuffer ByteOrder)
            (java.nio.charset StandardCharsets)))
 
@@ -49,8 +49,7 @@
 (defn text-bytes
   "`value` as EDN text in UTF-8 without a format byte, for the engine's own configuration."
   ^bytes [value]
-  (let [^String text (writer/text value entry-bytes-max)]
-    (.getBytes text StandardCharsets/UTF_8)))
+  (writer/text value entry-bytes-max nil))
 
 (defn encode
   "`value` as bytes: a byte array as it is, anything else as EDN. Throws ex-info `:raft/unreadable` with the `:path` and
@@ -58,7 +57,7 @@
   ^bytes [value]
   (if (bytes? value)
     (prefixed format-bytes value)
-    (prefixed format-edn (text-bytes value))))
+    (writer/text value entry-bytes-max format-edn)))
 
 (defn encode-command
   "`value` with the `id` that the user gave it, any EDN value but nil. Throws what [[encode]] throws."
@@ -98,7 +97,7 @@
   "The id that the user gave the entry `bytes`, [[command?]]. Throws ex-info `:raft/corrupt`."
   [^bytes bytes]
   (let [end (id-end bytes 0 (alength bytes))]
-    (reader/from-text (String. bytes (int command-header) (int (- end (long command-header))) StandardCharsets/UTF_8))))
+    (reader/from-bytes bytes command-header end)))
 
 (defn decode
   "The value in `bytes` between `from` and `to`, without its id when it has one. Throws ex-info `:raft/corrupt` when they are not what [[encode]] makes."
@@ -109,7 +108,7 @@
    (let [format (long (aget bytes from))
          start  (inc from)]
      (cond
-       (= format (long format-edn))   (reader/from-text (String. bytes (int start) (int (- to start)) StandardCharsets/UTF_8))
+       (= format (long format-edn))   (reader/from-bytes bytes start to)
        (= format (long format-bytes)) (java.util.Arrays/copyOfRange bytes (int start) (int to))
        (= format (long format-command)) (decode bytes (id-end bytes from to) to)
        :else (throw (errors/error :raft/corrupt (str "An entry of format " format ", which this version of Quorate does not know.")))))))
@@ -117,7 +116,7 @@
 (defn read-text
   "The value in `bytes`, EDN text in UTF-8 without a format byte, as the engine writes it."
   [^bytes bytes]
-  (reader/from-text (String. bytes StandardCharsets/UTF_8)))
+  (reader/from-bytes bytes 0 (alength bytes)))
 
 (defn- read-value [^InputStream in]
   (let [format (.read in)]
@@ -140,9 +139,8 @@
         (with-open [out (FileOutputStream. file)]
           (let [buffered (BufferedOutputStream. out 65536)
                 _        (.write buffered (int format-edn))
-                text     (OutputStreamWriter. buffered StandardCharsets/UTF_8)
-                doubtful (writer/stream! value text)]
-            (.flush text)
+                doubtful (writer/stream! value buffered)]
+            (.flush buffered)
             (.sync (.getFD out))
             doubtful))]
     (when doubtful?

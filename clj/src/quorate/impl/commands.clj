@@ -4,6 +4,7 @@
             [quorate.impl.channels :as channels]
             [quorate.impl.codec :as codec]
             [quorate.impl.errors :as errors]
+            [quorate.impl.monitor :as monitor]
             [quorate.impl.node :as node]
             [quorate.impl.registered :as registered])
   (:import (java.util.concurrent.locks LockSupport)))
@@ -55,16 +56,18 @@
   (validate! rt entry)
   (let [started (System/nanoTime)
         ticket  (node/submit-entry! rt (encoded id entry) callback persist id timeout)]
-    (node/monitored! rt :new-command
-                     (if (nil? id) (assoc command :id (node/entry-id rt ticket)) command)
-                     started)
+    ;; Asking for the id costs a call of the engine: only when somebody wants it.
+    (when (monitor/on? (:monitor rt))
+      (node/monitored! rt :new-command
+                       (if (nil? id) (assoc command :id (node/entry-id rt ticket)) command)
+                       started))
     true))
 
 (defn submit!
   "Submits `command`, `{:entry :id :timeout :callback}`; `persist`, which may be nil, gets true when the entry is on the disks of
   a majority, before the callback gets the result. Returns true at once. Throws ex-info, and then the entry went nowhere."
   [rt {:keys [timeout callback] :as command} persist]
-  (let [command (assoc command :timeout (if (nil? timeout) registered/default-ms timeout))]
+  (let [command (if (nil? timeout) (assoc command :timeout registered/default-ms) command)]
     (node/check-timeout (:timeout command))
     (check-callback callback)
     (check-callback persist)

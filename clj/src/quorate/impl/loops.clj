@@ -21,7 +21,7 @@
 (def ^:private ^:const buffer-bytes "First size of a poll's buffer." (* 1024 1024))
 (def ^:private ^:const poll-wait-ms "How long one poll waits for a record." 1000)
 (def ^:private ^:const retry-wait-ms "Pause after a poll that failed, so that a broken engine is no busy loop." 100)
-(def ^:private ^:const outcomes-max "Outcomes gathered before they go to the callbacks thread." 256)
+(def ^:private ^:const gathered-max "Outcomes gathered before they go to the callbacks thread, twice: each is two objects." 512)
 (def ^:private ^:const outcomes-wait-ns "Outcomes gathered this long go to the callbacks thread." 1000000)
 
 (def ^:private ^:const log-lines-max "With so many tasks waiting on the watches' thread, log lines are dropped." 4096)
@@ -57,36 +57,47 @@
 
 ;; ---------------------------------------------------------------------------------------------------- outcomes
 
+;; An outcome that is no result.
+(deftype ^:private Failed [ticket code message])
+
+(defn- answer! [waiter outcome]
+  (if (instance? Failed outcome)
+    (pending/failed! waiter (.-ticket ^Failed outcome) (.-code ^Failed outcome) (.-message ^Failed outcome))
+    (pending/done! waiter outcome)))
+
+(defn- answer-all! [pending ^objects batch]
+  (let [n (alength batch)]
+    (loop [i 0]
+      (when (< i n)
+        (runner/guarded "A callback threw." (answer! (aget batch i) (aget batch (inc i))))
+        (pending/settled! pending 1)
+        (recur (+ i 2))))))
+
 (defn- settle!
-  "Answers `outcomes`, functions, in order, on the callbacks thread; here when that has ended, for an answer that comes late
-  is better than none."
+  "Answers `outcomes`, waiters each with its outcome behind it, in order, on the callbacks thread; here when that has ended, for an
+  answer that comes late is better than none."
   [{:keys [callbacks pending]} ^ArrayList outcomes]
   (when-not (.isEmpty outcomes)
     (let [batch (.toArray outcomes)
-          n     (alength batch)]
+          run!  (fn [] (answer-all! pending batch))]
       (.clear outcomes)
-      (let [run! (fn []
-                   (dotimes [i n]
-                     (runner/guarded "A callback threw." ((aget batch i)))
-                     (pending/settled! pending 1)))]
-        (when-not (runner/offer! callbacks run!)
-          (run!))))))
+      (when-not (runner/offer! callbacks run!)
+        (run!)))))
 
-(defn- outcome! [{:keys [pending]} ^ArrayList outcomes ticket answer]
+(defn- outcome! [pending ^ArrayList outcomes ^long ticket outcome]
   (when-let [waiter (pending/take! pending ticket)]
     (if (instance? Immediate waiter)
-      (do (answer waiter)
+      (do (answer! waiter outcome)
           (pending/settled! pending 1))
-      (.add outcomes (fn [] (answer waiter))))))
+      (doto outcomes (.add waiter) (.add outcome)))))
 
 ;; ------------------------------------------------------------------------------------------------------ events
 
-(defn- completed! [node outcomes ticket status ^bytes payload]
-  (outcome! node outcomes ticket
+(defn- completed! [{:keys [pending]} outcomes ticket status ^bytes payload]
+  (outcome! pending outcomes ticket
             (if (zero? (long status))
-              (fn [waiter] (pending/done! waiter payload))
-              (let [message (String. payload java.nio.charset.StandardCharsets/UTF_8)]
-                (fn [waiter] (pending/failed! waiter ticket status message))))))
+              payload
+              (Failed. ticket status (String. payload java.nio.charset.StandardCharsets/UTF_8)))))
 
 (defn- engine-log! [level ^String target message]
   (let [logger (str "quorate.engine." (.replace target "::" "."))]
@@ -176,33 +187,32 @@
   "Hands the outcomes on when there are many or they have been waiting. `since` holds when the first one was gathered."
   [node ^ArrayList outcomes ^longs since]
   (let [now (System/nanoTime)]
-    (when (= 1 (.size outcomes))
+    (when (= 2 (.size outcomes))
       (aset since 0 now))
-    (when (or (>= (.size outcomes) outcomes-max)
+    (when (or (>= (.size outcomes) gathered-max)
               (> (- now (aget since 0)) outcomes-wait-ns))
       (settle! node outcomes))))
 
 (def ^:private within-a-snapshot
   "The entry took effect, but its result is not known here: this node caught up by a snapshot.")
 
-(defn- applied! [waiter ticket result]
+(defn- outcome-of [^Entry entry result]
   (if (identical? machine/result-unknown result)
-    (pending/failed! waiter ticket errors/timeout-code within-a-snapshot)
-    (pending/done! waiter result)))
+    (Failed. (.-sequence entry) errors/timeout-code within-a-snapshot)
+    result))
 
-(defn- apply-entry! [{:keys [machine ^AtomicLong applied on-applied] :as node} ^ArrayList outcomes since ^Entry entry]
-  (let [result (machine/step! machine entry)]
-    (.set applied (.-index entry))
-    (on-applied entry result)
-    (when (.-local? entry)
-      (outcome! node outcomes (.-sequence entry) (fn [waiter] (applied! waiter (.-sequence entry) result)))
-      (when-not (.isEmpty outcomes)
-        (gathered! node outcomes since)))))
-
-(defn- apply-sink [node outcomes]
+(defn- apply-sink [{:keys [machine ^AtomicLong applied on-applied pending] :as node} ^ArrayList outcomes]
   (let [since (long-array 1)]
     (reify records/Applies
-      (entry! [_ entry] (apply-entry! node outcomes since entry))
+      (entry! [_ entry]
+        (let [^Entry entry entry
+              result (machine/step! machine entry)]
+          (.set applied (.-index entry))
+          (on-applied entry result)
+          (when (.-local? entry)
+            (outcome! pending outcomes (.-sequence entry) (outcome-of entry result))
+            (when-not (.isEmpty outcomes)
+              (gathered! node outcomes since)))))
       (snapshot! [_ ticket _index path] (write-snapshot! node ticket path))
       (install! [_ ticket index path] (install-snapshot! node ticket index path)))))
 

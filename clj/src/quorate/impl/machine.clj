@@ -11,7 +11,8 @@
             [quorate.impl.errors :as errors]
             [quorate.impl.records]
             [quorate.impl.runner :as runner])
-  (:import (quorate.impl.records Entry)))
+  (:import (quorate.impl LazyMap)
+           (quorate.impl.records Entry)))
 
 (set! *warn-on-reflection* true)
 (set! *unchecked-math* :warn-on-boxed)
@@ -43,12 +44,17 @@
         z (unchecked-multiply (bit-xor z (unsigned-bit-shift-right z 27)) -7723592293110705685)]
     (bit-xor z (unsigned-bit-shift-right z 31))))
 
-(defn- context [^Entry e]
+(defn- context-of [^Entry e]
   {:index   (.-index e)
    :term    (.-term e)
    :time-ms (.-time_ms e)
    :seed    (own-seed (.-seed e) (.-index e))
    :id      (id-text (.-node e) (.-incarnation e) (.-sequence e))})
+
+(defn- context
+  "Of an entry, for a reducer: made when that looks into it."
+  [e]
+  (LazyMap. (fn [] (context-of e))))
 
 (defn said
   "The message of `t`, or its class when it has none."

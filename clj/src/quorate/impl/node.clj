@@ -8,7 +8,8 @@
   own; `quorate-monitor-NAME`, `quorate-timers-NAME` and `quorate-snapshot-NAME` are there while they are needed;
   `quorate-transfer-NAME` gives users' snapshots to other nodes; `quorate-send-NAME-SERVER` calls a user's `:send-rpc-fn`.
 
-  The runtime is a map that never changes; what changes is in atoms and counters inside it."
+  The runtime is a map that never changes; what changes is in atoms and counters inside it. It is a record of what each
+  submission and each answer looks at, and of whatever else the opening puts into it."
   (:require [quorate.impl.codec :as codec]
             [quorate.impl.courier :as courier]
             [quorate.impl.errors :as errors]
@@ -28,6 +29,13 @@
 (def ^:private ^:const asides-max "Values that wait for the callbacks thread beside the answers to submissions." 65536)
 
 ;; -------------------------------------------------------------------------------------------------- what it is
+
+(defrecord Inside [handle pending closing machine config monitor callbacks applied registered])
+
+(defn runtime
+  "The map `m` as a runtime."
+  [m]
+  (map->Inside m))
 
 (defn closed?
   "True from the moment that close was called."
@@ -126,9 +134,7 @@
 (defn- register! [rt kind body timeout-ms waiter]
   (when (closed? rt)
     (throw (errors/from-code 1 "The node is closed.")))
-  (pending/register! (:pending rt)
-                     (fn [] (session/submit! (:handle rt) kind body timeout-ms))
-                     waiter))
+  (pending/registering (:pending rt) (session/submit! (:handle rt) kind body timeout-ms) waiter))
 
 (defn call!
   "Calls the user's `callback`, unless it is nil, with `x`. What it throws is reported."

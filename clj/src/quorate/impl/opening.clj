@@ -19,6 +19,7 @@
             [quorate.impl.watches :as watches]
             [quorate.impl.wire :as wire])
   (:import (java.util.concurrent.atomic AtomicBoolean AtomicLong)
+           (quorate.impl LazyMap)
            (quorate.impl.records Entry)))
 
 (set! *warn-on-reflection* true)
@@ -91,9 +92,10 @@
   "What makes the raft state that a state machine in fluree's way gets with an entry."
   [base leadership]
   (fn [^Entry entry]
-    (let [index (.-index entry)]
-      (-> (merge base @leadership)
-          (assoc :term (.-term entry), :index index, :commit index, :latest-index index)))))
+    (let [leads @leadership
+          term  (.-term entry)
+          index (.-index entry)]
+      (LazyMap. (fn [] (assoc (merge base leads) :term term, :index index, :commit index, :latest-index index))))))
 
 (defn- machine-for [{:keys [this-server reducer state-machine initial-state] :as config} base leadership]
   (cond
@@ -112,33 +114,34 @@
         base       {:config config, :this-server this, :other-servers others}
         callbacks  (runner/runner (str "quorate-callbacks-" text) Integer/MAX_VALUE)
         pool       (lanes/pool (str "quorate-lane-" text))]
-    (merge base
-           {:handle          handle
-            :name            text
-            :servers         (into {} (map (juxt config/server-text identity)) (config/names config))
-            :identity        (atom nil)
-            :machine         (machine-for config base leadership)
-            :pending         (pending/pending)
-            :applied         (AtomicLong.)
-            :problem         (atom nil)
-            :last-error      (atom nil)
-            :closing         (AtomicBoolean.)
-            :ended           (promise)
-            :last-status     (atom {})
-            :leadership      leadership
-            :leader-watches  (atom {})
-            :last-raft-state (atom nil)
-            :kv-watches      (atom {})
-            :callbacks       callbacks
-            :asides          (AtomicLong.)
-            :pool            pool
-            :error-lane      (lanes/lane pool)
-            :registered      (registered/registered (str "quorate-timers-" text))
-            :monitor         (monitor/slot)
-            :pending-server  (atom nil)
-            :watches         (runner/runner (str "quorate-watches-" text) watch-tasks-max)
-            :transfers       (delay (runner/runner (str "quorate-transfer-" text) transfer/questions-max))
-            :threads         (atom [])})))
+    (node/runtime
+     (merge base
+            {:handle          handle
+             :name            text
+             :servers         (into {} (map (juxt config/server-text identity)) (config/names config))
+             :identity        (atom nil)
+             :machine         (machine-for config base leadership)
+             :pending         (pending/pending)
+             :applied         (AtomicLong.)
+             :problem         (atom nil)
+             :last-error      (atom nil)
+             :closing         (AtomicBoolean.)
+             :ended           (promise)
+             :last-status     (atom {})
+             :leadership      leadership
+             :leader-watches  (atom {})
+             :last-raft-state (atom nil)
+             :kv-watches      (atom {})
+             :callbacks       callbacks
+             :asides          (AtomicLong.)
+             :pool            pool
+             :error-lane      (lanes/lane pool)
+             :registered      (registered/registered (str "quorate-timers-" text))
+             :monitor         (monitor/slot)
+             :pending-server  (atom nil)
+             :watches         (runner/runner (str "quorate-watches-" text) watch-tasks-max)
+             :transfers       (delay (runner/runner (str "quorate-transfer-" text) transfer/questions-max))
+            :threads         (atom [])}))))
 
 (defn- with-questions
   "What the raft state and the monitor ask the runtime for."

@@ -8,7 +8,7 @@
   (:import (java.util ArrayList)
            (java.util.concurrent ConcurrentHashMap)
            (java.util.concurrent.atomic AtomicLong)
-           (java.util.concurrent.locks ReentrantReadWriteLock)))
+           (java.util.concurrent.locks StampedLock)))
 
 (set! *warn-on-reflection* true)
 (set! *unchecked-math* :warn-on-boxed)
@@ -26,12 +26,12 @@
 ;; A waiter that is answered on the thread that brings the answer: it must neither wait nor call the user's functions.
 (definterface Immediate)
 
-(deftype Pending [^ConcurrentHashMap waiters ^ReentrantReadWriteLock lock ^AtomicLong waiting])
+(deftype Pending [^ConcurrentHashMap waiters ^StampedLock lock ^AtomicLong waiting])
 
 (defn pending
   "Nobody waits."
   []
-  (Pending. (ConcurrentHashMap.) (ReentrantReadWriteLock.) (AtomicLong.)))
+  (Pending. (ConcurrentHashMap.) (StampedLock.) (AtomicLong.)))
 
 (defn waiting
   "How many submissions have been accepted whose callback has not run."
@@ -43,43 +43,55 @@
   [^Pending p ^long n]
   (.addAndGet ^AtomicLong (.-waiting p) (- n)))
 
-(defn- enter! [^Pending p]
+(defn enter!
+  "Counts one more that waits. Throws ex-info `:raft/overloaded` when there are too many."
+  [^Pending p]
   (when (> (.incrementAndGet ^AtomicLong (.-waiting p)) waiting-max)
     (settled! p 1)
     (throw (errors/error :raft/overloaded
                          (str waiting-max " submissions of this node wait for their callbacks: submit more slowly.")
                          {:limit waiting-max}))))
 
+(defmacro sharing
+  "Evaluates `body` as [[shared]] calls its function."
+  [p & body]
+  `(let [^StampedLock lock# (.-lock ~p)
+         stamp# (.readLock lock#)]
+     (try
+       ~@body
+       (finally
+         (.unlockRead lock# stamp#)))))
+
 (defn shared
-  "What `f` returns, called as a registration that answers wait for: see [[quiesce!]]. `f` must not wait itself."
+  "What `f` returns, called as a registration that answers wait for: see [[quiesce!]]. `f` must neither wait nor register."
   [^Pending p f]
-  (let [lock (.readLock ^ReentrantReadWriteLock (.-lock p))]
-    (.lock lock)
-    (try
-      (f)
-      (finally
-        (.unlock lock)))))
+  (sharing p (f)))
+
+(defmacro registering
+  "Evaluates `submit`, an expression that gives a ticket, and has `waiter` wait for its answer. Returns the ticket. When `submit`
+  throws, or too many wait (ex-info `:raft/overloaded`), nothing is registered. A macro, since this is done for each entry."
+  [p submit waiter]
+  `(let [^Pending p# ~p]
+     (enter! p#)
+     (try
+       (sharing p#
+         (let [ticket# ~submit]
+           (.put ^ConcurrentHashMap (.-waiters p#) ticket# ~waiter)
+           ticket#))
+       (catch Throwable t#
+         (settled! p# 1)
+         (throw t#)))))
 
 (defn register!
-  "Calls `submit`, which returns a ticket, and has `waiter` wait for its answer. Returns the ticket. When `submit`
-  throws, or too many wait (ex-info `:raft/overloaded`), nothing is registered."
-  [^Pending p submit waiter]
-  (enter! p)
-  (try
-    (shared p (fn []
-                (let [ticket (submit)]
-                  (.put ^ConcurrentHashMap (.-waiters p) ticket waiter)
-                  ticket)))
-    (catch Throwable t
-      (settled! p 1)
-      (throw t))))
+  "[[registering]] with `submit` as a function."
+  [p submit waiter]
+  (registering p (submit) waiter))
 
 (defn quiesce!
   "Waits until every registration that is under way now has ended."
   [^Pending p]
-  (let [exclusive (.writeLock ^ReentrantReadWriteLock (.-lock p))]
-    (.lock exclusive)
-    (.unlock exclusive)))
+  (let [^StampedLock lock (.-lock p)]
+    (.unlockWrite lock (.writeLock lock))))
 
 (defn take!
   "Whoever waits for `ticket`, who then waits no more; nil when the ticket was answered before. Who gets a waiter

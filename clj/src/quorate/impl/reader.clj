@@ -2,18 +2,22 @@
   "Reads what `quorate.impl.writer` wrote: `clojure.edn` with a few tags of our own. Nothing is ever evaluated.
 
   A record's tag is its class name. Where the class is there it is read as the record; elsewhere, and for every unknown
-  tag, as a `tagged-literal`, which writes back as it was."
+  tag, as a `tagged-literal`, which writes back as it was.
+
+  Bytes are read by `quorate.impl.EdnBytes` where that is sure of them, by `clojure.edn` otherwise: the value is the same."
   (:require [clojure.edn :as edn]
             [clojure.string :as str]
             [quorate.impl.errors :as errors])
   (:import (clojure.lang IPersistentMap IRecord PersistentQueue RT)
            (java.io PushbackReader Reader)
            (java.lang.reflect Method)
+           (java.nio.charset StandardCharsets)
            (java.time Instant)
            (java.util Base64 Date)
-           (quorate.impl TextReader)))
+           (quorate.impl EdnBytes TextReader)))
 
 (set! *warn-on-reflection* true)
+(set! *unchecked-math* :warn-on-boxed)
 
 (def ^:private readers
   {'quorate/bytes      (fn [^String text] (.decode (Base64/getDecoder) text))
@@ -65,6 +69,9 @@
 (def ^:private with-end
   (assoc options :eof ::end))
 
+(defn- unreadable [^Throwable cause]
+  (errors/error :raft/corrupt (str "This is not readable EDN: " (ex-message cause)) nil cause))
+
 (defn- read-one [^PushbackReader in]
   (try
     (let [value (edn/read with-end in)]
@@ -73,8 +80,9 @@
         (throw (errors/error :raft/corrupt "One EDN value was expected.")))
       value)
     (catch clojure.lang.ExceptionInfo e (throw e))
-    (catch Exception e
-      (throw (errors/error :raft/corrupt (str "This is not readable EDN: " (ex-message e)) nil e)))))
+    (catch Exception e (throw (unreadable e)))
+    ;; clojure.core's reader of #uuid asserts that it gets a string.
+    (catch AssertionError e (throw (unreadable e)))))
 
 (defn from-reader
   "The one value in the text that `in` gives. Throws ex-info `:raft/corrupt` when there is none, more than one, or
@@ -86,6 +94,21 @@
   "The one value in `text`; see [[from-reader]]."
   [^String text]
   (read-one (TextReader. text)))
+
+(defn- tagged
+  "What `#tag form` is, as `clojure.edn` finds it."
+  [tag form]
+  (if-let [read-it (or (readers tag) (default-data-readers tag))]
+    (read-it form)
+    (unknown-tag tag form)))
+
+(defn from-bytes
+  "The one value in `bytes`, UTF-8, between `from` and `to`; see [[from-reader]]."
+  [^bytes bytes ^long from ^long to]
+  (let [value (EdnBytes/read bytes (int from) (int to) tagged)]
+    (if (identical? EdnBytes/NOT_HERE value)
+      (from-text (String. bytes (int from) (int (- to from)) StandardCharsets/UTF_8))
+      value)))
 
 (defn check-readable
   "Calls `read-it`, which reads what was just written; throws ex-info `:raft/unreadable` when that fails, e.g. because a

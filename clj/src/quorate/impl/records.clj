@@ -31,12 +31,12 @@
   ^String [^ByteBuffer in]
   (wire/take-text in (bit-and (.getShort in) 0xffff)))
 
-(defn- completion [^ByteBuffer in end to]
+(defn- completion [^ByteBuffer in ^long end to]
   (let [ticket (.getLong in)
         status (long (.get in))]
     (completion! to ticket status (wire/take-bytes in (rest-of in end)))))
 
-(defn- log-line [^ByteBuffer in end to]
+(defn- log-line [^ByteBuffer in ^long end to]
   (let [level  (long (.get in))
         target (short-text in)]
     (log! to level target (wire/take-text in (rest-of in end)))))
@@ -78,29 +78,39 @@
     4 true
     false))
 
-(defn- each-record
-  "Calls `(f in end)` for each record in the first `n` bytes of `in`, positioned after the length. A type that this
-  version does not know is passed over. Returns true when `f` did for one of them."
-  [^ByteBuffer in ^long n f]
+(defn- begin! [^ByteBuffer in ^long n]
   (.order in ByteOrder/LITTLE_ENDIAN)
   (.limit in (int n))
-  (.position in 0)
-  (loop [last? false]
-    (if (< (.position in) n)
-      (let [length (bit-and (.getInt in) 0xffffffff)
-            end    (+ (.position in) length)
-            last?  (or (f in end) last?)]
-        (.position in (int end))
-        (recur last?))
-      (boolean last?))))
+  (.position in 0))
+
+(defn- end-of-next
+  "Where the record ends whose length is next in `in`."
+  ^long [^ByteBuffer in]
+  (let [length (bit-and (.getInt in) 0xffffffff)]
+    (+ (.position in) length)))
+
+(defmacro ^:private each-record
+  "Evaluates `(f in end to)` for each record in the first `n` bytes of `in`, positioned after the length. A type that this
+  version does not know is passed over. True when `f` was for one of them. A macro, so that `end` is no object."
+  [in n f to]
+  `(let [^ByteBuffer in# ~in
+         n# (long ~n)]
+     (begin! in# n#)
+     (loop [last?# false]
+       (if (< (.position in#) n#)
+         (let [end# (end-of-next in#)
+               last?# (or (~f in# end# ~to) last?#)]
+           (.position in# (int end#))
+           (recur last?#))
+         (boolean last?#)))))
 
 (defn dispatch-events!
   "Hands each event in the first `n` bytes of `in` to `to`, [[Events]]. Returns true when the queue is closed."
   [in n to]
-  (each-record in n (fn [in end] (event in end to))))
+  (each-record in n event to))
 
 (defn dispatch-applies!
   "Hands each record of the apply queue in the first `n` bytes of `in` to `to`, [[Applies]]. Returns true when the queue is
   closed."
   [in n to]
-  (each-record in n (fn [in end] (apply-record in end to))))
+  (each-record in n apply-record to))

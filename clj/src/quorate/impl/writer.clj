@@ -21,10 +21,11 @@
             [quorate.impl.tokens :as tokens])
   (:import (clojure.lang BigInt IPersistentCollection IPersistentMap IPersistentSet IPersistentVector IRecord Keyword
                          Numbers PersistentQueue PersistentTreeMap PersistentTreeSet Ratio RT Sequential Symbol TaggedLiteral)
-           (java.io Writer)
+           (java.io OutputStream)
            (java.math BigDecimal BigInteger)
            (java.time Instant)
-           (java.util Base64 Date Iterator List Map Map$Entry Set UUID)))
+           (java.util Arrays Base64 Date Iterator List Map Map$Entry Set UUID)
+           (quorate.impl TextSink)))
 
 (set! *warn-on-reflection* true)
 (set! *unchecked-math* :warn-on-boxed)
@@ -33,29 +34,44 @@
   "Collections nested deeper than this are refused: readers recur, and a stack is finite."
   512)
 
-(def ^:private ^:const spill-chars
-  "Characters held before they go to the sink, when there is one."
+(def ^:private ^:const spill-bytes
+  "Bytes held before they go to the stream, when there is one."
   65536)
 
 (defprotocol ^:private Progress
-  (room! [out] "Checks the limit, or empties the buffer into the sink. Called between elements.")
+  (room! [out] "Checks the limit, or empties the buffer into the stream. Called between elements.")
   (suspect! [out] "Notes that only reading back can tell whether what was written is readable.")
   (suspect? [out]))
 
-(deftype ^:private Out [^StringBuilder sb ^long limit ^Writer sink strict ^objects path ^:unsynchronized-mutable doubtful]
+(defn- too-large [limit]
+  (errors/error :raft/too-large (str "The value takes more than " limit " bytes as EDN.") {:limit limit}))
+
+;; What is written now is found at `x` of the collection at `depth`, for the sentence of a refusal.
+(definterface Path
+  (^void step [^long depth x])
+  (^Object stepAt [^long depth]))
+
+(deftype ^:private Out [^TextSink sb ^long limit ^OutputStream stream strict
+                        ^:unsynchronized-mutable ^objects path ^:unsynchronized-mutable doubtful]
+  Path
+  (step [_ depth x]
+    (let [i (int depth)]
+      (when (>= i (alength path))
+        (set! path (Arrays/copyOf path (int (* 2 i)))))
+      (aset path i x)))
+  (stepAt [_ depth] (aget path (int depth)))
   Progress
   (room! [_]
-    (if (nil? sink)
+    (if (nil? stream)
       (when (> (.length sb) limit)
-        (throw (errors/error :raft/too-large (str "The value takes more than " limit " characters as EDN.") {:limit limit})))
-      (when (> (.length sb) spill-chars)
-        (.append sink sb)
-        (.setLength sb 0))))
+        (throw (too-large limit)))
+      (when (> (.length sb) spill-bytes)
+        (.spill sb stream))))
   (suspect! [_] (set! doubtful true))
   (suspect? [_] doubtful))
 
 (defn- path-to [^Out out ^long depth]
-  (vec (take depth (.-path out))))
+  (mapv (fn [^long i] (.stepAt out i)) (range depth)))
 
 (defn- described [x]
   (cond
@@ -78,48 +94,23 @@
                               ".")
                          {:path path, :class (class x)}))))
 
-(defn- escape-char ^String [^String s ^long i]
-  (let [c (.charAt s i)]
-    (cond
-      (= c \") "\\\""
-      (= c \\) "\\\\"
-      (not (Character/isSurrogate c)) nil
-      (and (Character/isHighSurrogate c) (< (inc i) (.length s)) (Character/isLowSurrogate (.charAt s (inc i)))) nil
-      (and (Character/isLowSurrogate c) (pos? i) (Character/isHighSurrogate (.charAt s (dec i)))) nil
-      :else (format "\\u%04x" (int c)))))
-
-(defn- write-string
-  "Only quotes, backslashes and lone surrogates (which UTF-8 cannot carry) need escaping."
-  [^Out out ^String s]
-  (let [^StringBuilder sb (.-sb out)
-        n (.length s)]
-    (when (and (nil? (.-sink out)) (> n (.-limit out)))
-      (.append sb s)
-      (room! out))
-    (.append sb \")
-    (loop [i 0, start 0]
-      (if (= i n)
-        (.append sb s (int start) n)
-        (let [c (int (.charAt s i))]
-          (if-let [escaped (when (or (= c 34) (= c 92) (and (>= c 0xd800) (<= c 0xdfff)))
-                             (escape-char s i))]
-            (do (.append sb s (int start) (int i))
-                (.append sb ^String escaped)
-                (recur (inc i) (inc i)))
-            (recur (inc i) start)))))
-    (.append sb \")))
+(defn- write-string [^Out out ^String s]
+  ;; Before it takes the room: one that is too long by far.
+  (when (and (nil? (.-stream out)) (> (.length s) (.-limit out)))
+    (throw (too-large (.-limit out))))
+  (.quoted ^TextSink (.-sb out) s))
 
 (def ^:private char-names
   {\newline "newline", \space "space", \tab "tab", \return "return", \backspace "backspace", \formfeed "formfeed"})
 
 (defn- write-char [^Out out ^Character c]
-  (let [^StringBuilder sb (.-sb out)]
+  (let [^TextSink sb (.-sb out)]
     (if (Character/isSurrogate c)
-      (.. sb (append "#quorate/char ") (append (int (.charValue c))))
+      (.. sb (append "#quorate/char ") (append (str (int (.charValue c)))))
       (.. sb (append \\) (append (str (get char-names c c)))))))
 
 (defn- write-double [^Out out ^double d]
-  (let [^StringBuilder sb (.-sb out)]
+  (let [^TextSink sb (.-sb out)]
     (cond
       (Double/isNaN d)                  (do (suspect! out) (.append sb "##NaN"))
       (= d Double/POSITIVE_INFINITY)    (.append sb "##Inf")
@@ -129,10 +120,10 @@
 (defn- write-ratio [^Out out ^Ratio r depth]
   (when-not (= r (Numbers/divide (.numerator r) (.denominator r)))
     (refuse! out r depth "it is not in lowest terms"))
-  (.. ^StringBuilder (.-sb out) (append (.numerator r)) (append \/) (append (.denominator r))))
+  (.. ^TextSink (.-sb out) (append (str (.numerator r))) (append \/) (append (str (.denominator r)))))
 
 (defn- write-number [^Out out ^Number x ^long depth]
-  (let [^StringBuilder sb (.-sb out)]
+  (let [^TextSink sb (.-sb out)]
     (cond
       (or (instance? Integer x)
           (instance? Short x)
@@ -151,7 +142,7 @@
 (defn- write-date [^Out out ^Date date depth]
   (when-not (identical? Date (class date))
     (refuse! out date depth "use java.util.Date or java.time.Instant"))
-  (let [^StringBuilder sb (.-sb out)
+  (let [^TextSink sb (.-sb out)
         ms (.getTime date)]
     (if (and (>= ms inst-first-ms) (<= ms inst-last-ms))
       (.. sb (append "#inst \"") (append (str (Instant/ofEpochMilli ms))) (append \"))
@@ -162,19 +153,17 @@
 (defn- write-elements
   "The elements of `xs`, one space between them. The path names them by position, except in sets (`named?` false)."
   [^Out out ^Iterator it ^long depth named?]
-  (let [^StringBuilder sb (.-sb out)
-        ^objects path (.-path out)]
+  (let [^TextSink sb (.-sb out)]
     (loop [i 0]
       (when (.hasNext it)
         (when (pos? i) (.append sb \space))
         (room! out)
-        (aset path depth (if named? i :quorate/element))
+        (.step out depth (if named? i :quorate/element))
         (write out (.next it) (inc depth))
         (recur (inc i))))))
 
 (defn- write-entries [^Out out ^Iterator it ^long depth]
-  (let [^StringBuilder sb (.-sb out)
-        ^objects path (.-path out)]
+  (let [^TextSink sb (.-sb out)]
     (.append sb \{)
     (loop [first? true]
       (when (.hasNext it)
@@ -182,18 +171,18 @@
               k (.getKey entry)]
           (when-not first? (.append sb ", "))
           (room! out)
-          (aset path depth :quorate/key)
+          (.step out depth :quorate/key)
           (write out k (inc depth))
           (.append sb \space)
-          (aset path depth k)
+          (.step out depth k)
           (write out (.getValue entry) (inc depth))
           (recur false))))
     (.append sb \})))
 
 (defn- write-between [^Out out ^String open ^Iterator it ^String close depth named?]
-  (.append ^StringBuilder (.-sb out) open)
+  (.append ^TextSink (.-sb out) open)
   (write-elements out it depth named?)
-  (.append ^StringBuilder (.-sb out) close))
+  (.append ^TextSink (.-sb out) close))
 
 (defn- default-comparator? [^clojure.lang.Sorted coll]
   (identical? RT/DEFAULT_COMPARATOR (.comparator coll)))
@@ -201,12 +190,11 @@
 (defn- in-key?
   "True when what is at `depth` is part of a key of a map or an element of a set."
   [^Out out ^long depth]
-  (let [^objects path (.-path out)]
-    (loop [i 0]
-      (and (< i depth)
-           (or (identical? :quorate/key (aget path i))
-               (identical? :quorate/element (aget path i))
-               (recur (inc i)))))))
+  (loop [i 0]
+    (and (< i depth)
+         (or (identical? :quorate/key (.stepAt out i))
+             (identical? :quorate/element (.stepAt out i))
+             (recur (inc i))))))
 
 (defn- sorted-tag
   "The tag before a sorted collection, nil for a collection of another kind. One with a comparator of its own becomes
@@ -222,28 +210,28 @@
 
 (defn- write-map [^Out out ^Iterable m depth]
   (when-let [tag (sorted-tag out m PersistentTreeMap "#quorate/sorted-map " depth)]
-    (.append ^StringBuilder (.-sb out) ^String tag))
+    (.append ^TextSink (.-sb out) ^String tag))
   (write-entries out (.iterator m) depth))
 
 (defn- write-set [^Out out ^Iterable s depth]
   (when-let [tag (sorted-tag out s PersistentTreeSet "#quorate/sorted-set " depth)]
-    (.append ^StringBuilder (.-sb out) ^String tag))
+    (.append ^TextSink (.-sb out) ^String tag))
   (write-between out "#{" (.iterator s) "}" depth false))
 
 (defn- write-symbol [^Out out s depth]
   (when-not (tokens/readable-symbol? s)
     (refuse! out s depth "as text it would be something else"))
-  (.append ^StringBuilder (.-sb out) (str s)))
+  (.append ^TextSink (.-sb out) (str s)))
 
 (defn- write-record [^Out out ^Iterable r depth]
   (let [tag (symbol (.getName (class r)))]
     (when-not (and (tokens/readable-tag? tag) (reader/record-tag? tag))
       (refuse! out r depth "the name of its class cannot be a tag"))
-    (.. ^StringBuilder (.-sb out) (append (str tag)))
+    (.. ^TextSink (.-sb out) (append (str tag)))
     (write-entries out (.iterator r) depth)))
 
 (defn- write-tagged [^Out out ^TaggedLiteral literal ^long depth]
-  (let [^StringBuilder sb (.-sb out)
+  (let [^TextSink sb (.-sb out)
         tag (.-tag literal)]
     (when-not (and (symbol? tag) (tokens/readable-tag? tag))
       (refuse! out literal depth (str "its tag " (pr-str tag) " is not readable")))
@@ -251,7 +239,7 @@
       (refuse! out literal depth (str "its tag " tag " has a meaning of its own: use the value that it stands for")))
     (suspect! out)
     (.. sb (append \#) (append (str tag)) (append \space))
-    (aset ^objects (.-path out) depth :form)
+    (.step out depth :form)
     (write out (.-form literal) (inc depth))))
 
 (defn- write-collection
@@ -260,7 +248,7 @@
   (when (>= depth depth-max)
     (refuse! out x depth (str "collections may be nested " depth-max " deep")))
   (cond
-    (instance? IRecord x)            (do (.append ^StringBuilder (.-sb out) \#) (write-record out x depth))
+    (instance? IRecord x)            (do (.append ^TextSink (.-sb out) \#) (write-record out x depth))
     (instance? IPersistentMap x)     (write-map out x depth)
     (instance? IPersistentVector x)  (write-between out "[" (.iterator ^Iterable x) "]" depth true)
     (instance? IPersistentSet x)     (write-set out x depth)
@@ -275,7 +263,7 @@
     :else                            (refuse! out x depth nil)))
 
 (defn- write-scalar [^Out out x ^long depth]
-  (let [^StringBuilder sb (.-sb out)]
+  (let [^TextSink sb (.-sb out)]
     (cond
       (instance? Number x)    (write-number out x depth)
       (instance? Symbol x)    (write-symbol out x depth)
@@ -291,38 +279,42 @@
 (defn- write
   "Appends `x`, found `depth` collections deep, to `out`."
   [^Out out x ^long depth]
-  (let [^StringBuilder sb (.-sb out)]
+  (let [^TextSink sb (.-sb out)]
     (cond
       (nil? x)               (.append sb "nil")
-      (instance? Keyword x)  (if (tokens/readable-keyword? x)
-                               (.append sb (.toString ^Keyword x))
-                               (refuse! out x depth "as text it would be something else"))
+      (instance? Keyword x)  (or (.appendKnown sb ^Keyword x)
+                                 (if (tokens/readable-keyword? x)
+                                   (.remember sb ^Keyword x)
+                                   (refuse! out x depth "as text it would be something else")))
       (instance? String x)   (write-string out x)
       (instance? Long x)     (.append sb (.longValue ^Long x))
-      (instance? Boolean x)  (.append sb (.booleanValue ^Boolean x))
+      (instance? Boolean x)  (.append sb (if (.booleanValue ^Boolean x) "true" "false"))
       :else                  (write-scalar out x depth))
     nil))
 
 (defn text
-  "`x` as EDN text of at most `limit` characters. Throws ex-info `:raft/unreadable` with the `:path` and `:class` of the
-  part that cannot be read back, or `:raft/too-large` with the `:limit`."
-  [x ^long limit]
-  (let [sb  (StringBuilder. 128)
-        out (Out. sb limit nil false (object-array (inc (long depth-max))) false)]
+  "`x` as EDN text in UTF-8, at most `limit` bytes, behind the byte `format`; without that when it is nil. Throws ex-info
+  `:raft/unreadable` with the `:path` and `:class` of the part that cannot be read back, or `:raft/too-large` with the
+  `:limit`."
+  ^bytes [x ^long limit format]
+  (let [sb  (TextSink. 192)
+        out (Out. sb limit nil false (object-array 8) false)]
+    (when format
+      (.raw sb (int format)))
     (write out x 0)
     (room! out)
-    (let [s (.toString sb)]
+    (let [bytes (.toBytes sb)]
       (when (suspect? out)
-        (reader/check-readable #(reader/from-text s)))
-      s)))
+        (reader/check-readable #(reader/from-bytes bytes (if format 1 0) (alength bytes))))
+      bytes)))
 
 (defn stream!
-  "Writes `x` as EDN text to `sink`, a java.io.Writer, however long. Stricter than [[text]]: a sorted collection with a
-  comparator of its own is refused. Returns true when what was written still has to be read once, because only that
-  can tell whether it is readable. Throws ex-info `:raft/unreadable`; what the sink throws."
-  [x ^Writer sink]
-  (let [sb  (StringBuilder. 128)
-        out (Out. sb Long/MAX_VALUE sink true (object-array (inc (long depth-max))) false)]
+  "Writes `x` as EDN text in UTF-8 to `stream`, a java.io.OutputStream, however long. Stricter than [[text]]: a sorted
+  collection with a comparator of its own is refused. Returns true when what was written still has to be read once, because
+  only that can tell whether it is readable. Throws ex-info `:raft/unreadable`; what the stream throws."
+  [x ^OutputStream stream]
+  (let [sb  (TextSink. 192)
+        out (Out. sb Long/MAX_VALUE stream true (object-array 8) false)]
     (write out x 0)
-    (.append sink sb)
+    (.spill sb stream)
     (boolean (suspect? out))))

@@ -16,6 +16,7 @@ use crate::kv::KvReader;
 use crate::machine::Outcome;
 use crate::node::adapter::RaftNode;
 use crate::node::applier::{self, Shared};
+use crate::node::arrivals::Arrivals;
 use crate::node::asks::Asks;
 use crate::node::leadership::View;
 use crate::node::messages::ClusterId;
@@ -62,6 +63,8 @@ pub struct Core {
     pub data: Mutex<DataDir>,
     /// Who this node is.
     pub identity: RwLock<Identity>,
+    /// When the leader's appends came.
+    pub arrivals: Arrivals,
     /// Submitted commands.
     pub pending: Arc<Pending>,
     /// Other requests.

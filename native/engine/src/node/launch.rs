@@ -19,6 +19,7 @@ use crate::kv::{KvMachine, KvReader};
 use crate::machine::StateMachine;
 use crate::node::applier::{self, Applier, Progress, Shared};
 use crate::node::apply_queue::ApplyQueue;
+use crate::node::arrivals::Arrivals;
 use crate::node::asks::Asks;
 use crate::node::bootstrap;
 use crate::node::core::{Core, Identity as Known};
@@ -173,6 +174,7 @@ fn assemble(
     let possible = config.snapshots;
     Ok(Arc::new_cyclic(|weak| Core {
         peers: peers(&wire, weak),
+        arrivals: Arrivals::default(),
         askers: peers(&wire, weak),
         wire,
         carried,

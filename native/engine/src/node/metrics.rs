@@ -28,6 +28,7 @@ pub fn text(core: &Core) -> String {
     if let Some(host) = &core.host {
         gauge(&mut out, "quorate_host_lag", "Commands that the host has and has not applied.", host.lag().1 as f64);
     }
+    core.arrivals.tell(&mut out);
     carried(core, &mut out);
     consensus(core, &mut out);
     log(core, &mut out);

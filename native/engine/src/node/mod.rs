@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod applier;
 pub mod apply_queue;
+mod arrivals;
 pub mod asks;
 pub mod books;
 mod bootstrap;

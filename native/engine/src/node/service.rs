@@ -79,7 +79,15 @@ impl Service for NodeService {
 
     fn append_stream(&self, from: Peer, input: BoxStream<'static, Bytes>) -> BoxStream<'static, Bytes> {
         match self.running() {
-            Ok(running) => running.inbound.append_stream(from, input),
+            Ok(running) => {
+                let core = self.core.clone();
+                let noted = input.inspect(move |_| {
+                    if let Some(core) = core.upgrade() {
+                        core.arrivals.note();
+                    }
+                });
+                running.inbound.append_stream(from, noted.boxed())
+            }
             Err(_) => Box::pin(stream::once(tokio::time::sleep(NOT_RUNNING_PAUSE)).filter_map(|()| async { None })),
         }
     }
