@@ -37,7 +37,7 @@ fi
 # Those of the JVM, from Maven Central.
 export PEERS_JAVA="$out/java/peers.jar:$out/java/lib/*"
 if newer "$out/java/peers.jar" "$here/java/pom.xml" "$here/java/src"; then
-    if ! command -v mvn >/dev/null || ! (cd "$here/java" && mvn -q -B package); then
+    if ! command -v mvn >/dev/null || ! (rm -rf "$out/java/lib"; cd "$here/java" && mvn -q -B package); then
         lacks "Maven (or what it fetches) is missing: Aeron Cluster, SOFAJRaft, Ratis, MicroRaft and fluree/raft are left out."
         PEERS_JAVA=
     fi

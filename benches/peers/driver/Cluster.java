@@ -16,7 +16,7 @@ final class Cluster implements AutoCloseable {
     /** Most that a system needs (Aeron: ingress, consensus, log, catch-up, archive). */
     private static final int PORTS = 5;
     /** How long starting, electing and settling may take, in seconds. */
-    private static final double PATIENCE_S = 60;
+    private static final double PATIENCE_S = 40;
 
     private final Path dir;
     private final Path fast;

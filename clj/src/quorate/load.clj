@@ -1,6 +1,7 @@
 (ns quorate.load
   "`quorate-load`: writes lines `key value` into ring servers, or generates load; tells rate, latencies and errors. See `--help`."
-  (:require [quorate.load.generated :as generated]
+  (:require [clojure.string :as str]
+            [quorate.load.generated :as generated]
             [quorate.load.lines :as lines]
             [quorate.load.nodes :as nodes]
             [quorate.load.operation :as operation]
@@ -29,19 +30,19 @@
                  (catch IOException _ 0))]))
 
 (defn- on-invalid
-  "A function of a line's number and what is wrong with it."
-  [{:keys [strict]} screen tally ^AtomicBoolean stop]
+  "A function of a line's number and what is wrong with it. With `--strict` no line is read after it; those before it are written."
+  [{:keys [strict]} screen tally ^AtomicBoolean closed]
   (fn [number reason]
     (tally/invalid! tally)
-    (report/say! screen (str "Line " number " " reason "."))
+    (report/say! screen (str "Line " number " " (str/replace reason #"\.$" "") "."))
     (when strict
-      (.set stop true))))
+      (.set closed true))))
 
-(defn- source [{:keys [generate? input] :as options} pace invalid stop]
+(defn- source [{:keys [generate? input] :as options} pace invalid closed]
   (if generate?
     (generated/source options)
     (let [[stream total] (or input (standard-input))]
-      (lines/source stream total stop {:invalid invalid, :waited #(pace/idle pace %1 %2)}))))
+      (lines/source stream total closed {:invalid invalid, :waited #(pace/idle pace %1 %2)}))))
 
 (defn- share-done
   "Which share of the run is done, by count or by time, whichever is further."
@@ -56,14 +57,14 @@
   `:screen`, of `report/screen`, is where messages go."
   [{:keys [rate duration screen] :as options}]
   (let [tally   (tally/start)
-        stop    (AtomicBoolean.)
+        closed  (AtomicBoolean.)
         pace    (pace/start rate duration)
-        invalid (on-invalid options screen tally stop)
-        source  (source options pace invalid stop)
+        invalid (on-invalid options screen tally closed)
+        source  (source options pace invalid closed)
         watched (nodes/start (:nodes options))]
     {:options options, :tally tally, :pace pace, :source source, :screen screen, :stop-watching (:stop watched)
      :run     (workers/start (-> (select-keys options [:concurrency :timeout-ms :retry-ms])
-                                 (assoc :source source, :pace pace, :tally tally, :nodes (:nodes watched), :stop stop, :invalid invalid)))}))
+                                 (assoc :source source, :pace pace, :tally tally, :nodes (:nodes watched), :stop (AtomicBoolean.), :invalid invalid)))}))
 
 (defn- draw! [{:keys [options tally source pace screen]} point]
   (report/draw! screen

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Waits without a window after the longest series of windows that passed in vain.
 const IN_VAIN_MAX: u32 = 64;
-/// Waits without a window after the processors were found busy.
-const BUSY: u32 = 1_024;
+/// Waits without a window after the processors were found busy again and again.
+const BUSY_MAX: u32 = 1_024;
 /// Who gives way and is not back after so long shares the processor with threads that use up their time slices.
 const AWAY_MAX: Duration = Duration::from_millis(1);
 
@@ -58,21 +58,22 @@ impl Spin {
         let Some(until) = self.until else { return false };
         let before = Instant::now();
         if before >= until {
-            self.penalty = (self.penalty * 2).clamp(1, IN_VAIN_MAX);
-            self.close(self.penalty);
+            self.close(IN_VAIN_MAX);
             return false;
         }
         thread::yield_now();
         self.turned = true;
         if before.elapsed() > AWAY_MAX {
-            self.close(BUSY);
+            self.close(BUSY_MAX);
         }
         self.until.is_some()
     }
 
-    fn close(&mut self, skip: u32) {
+    /// The window ends without work: the first time for nothing, then for twice as many waits without one each time.
+    fn close(&mut self, skip_max: u32) {
         self.until = None;
-        self.skip = skip;
+        self.skip = self.penalty.min(skip_max);
+        self.penalty = (self.penalty * 2).clamp(1, skip_max.max(self.penalty));
     }
 }
 
@@ -159,13 +160,35 @@ mod tests {
     }
 
     #[test]
+    fn busy_processors_put_it_to_sleep_for_ever_longer_but_not_for_one_bad_moment() {
+        let mut spin = Spin::new(WINDOW);
+        let mut skips = Vec::new();
+        for _ in 0..13 {
+            spin.close(BUSY_MAX);
+            skips.push(spin.skip);
+        }
+        assert_eq!((skips[0], skips[1], skips[4], skips[12]), (0, 1, 8, BUSY_MAX));
+        spin.close(IN_VAIN_MAX);
+        assert_eq!(spin.skip, IN_VAIN_MAX, "an idle processor is forgiven sooner");
+        spin.skip = 0;
+        spin.expect();
+        spin.turned = true;
+        spin.expect();
+        spin.close(BUSY_MAX);
+        assert_eq!(spin.skip, 0, "there was work in between");
+    }
+
+    #[test]
     fn a_window_ends_and_without_one_there_is_no_waiting() {
         let mut spin = Spin::new(WINDOW);
         assert!(!spin.turn(), "nothing was expected");
         spin.expect();
         let began = Instant::now();
         exhaust(&mut spin);
-        assert!(began.elapsed() >= WINDOW || spin.skip == BUSY, "it ends at its end, or when processors are busy");
+        assert!(
+            began.elapsed() >= WINDOW || began.elapsed() > AWAY_MAX,
+            "it ends at its end, or when processors are busy"
+        );
         let mut never = Spin::new(Duration::ZERO);
         never.expect();
         assert!(!never.turn());
@@ -173,8 +196,8 @@ mod tests {
 
     #[test]
     fn a_runtime_that_waits_awake_still_sees_what_others_send_and_sleeps_in_the_end() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().on_thread_park(before_sleep);
-        let runtime = runtime.build().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().on_thread_park(before_sleep).build().unwrap();
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let other = thread::spawn(move || {
             thread::sleep(Duration::from_millis(2));

@@ -3,7 +3,7 @@
 use quorate_engine::{Code, Failure};
 
 use crate::driver::Run;
-use crate::invariants::Violation;
+use crate::invariants::{Holds, Violation};
 
 /// How long the nodes are given, in ms, and so many election timeouts more.
 const BOUND_MS: u64 = 30_000;
@@ -18,8 +18,9 @@ impl Run<'_> {
     pub(crate) fn recover(&mut self) -> std::io::Result<()> {
         self.mend()?;
         let begun = self.now;
+        let until = begun + BOUND_MS + BOUND_ELECTIONS * self.plan.election_ms;
         let hosts: Vec<usize> = self.agenda.present.iter().copied().collect();
-        self.progress.expect(hosts.iter().copied(), begun + BOUND_MS + BOUND_ELECTIONS * self.plan.election_ms);
+        self.progress.expect(hosts.iter().copied(), until);
         let (mut help_at, mut readmit_at) = (begun + HELP_MS, begun);
         while self.holds() && !self.has_recovered(&hosts) {
             self.tick(false)?;
@@ -30,10 +31,12 @@ impl Run<'_> {
             }
             if self.now >= readmit_at {
                 readmit_at = self.now + READMIT_MS;
-                let out = self.agenda.taken_out.iter().copied().filter(|host| self.progress.waits_for(*host));
+                // One that has acknowledged may still be taken out: a removal that was given up was on its way.
+                let out = self.agenda.taken_out.iter().copied();
+                let out = out.filter(|host| self.progress.waits_for(*host) || self.lags(*host));
                 out.collect::<Vec<_>>().into_iter().for_each(|host| self.readmit(host));
             }
-            let holds = self.progress.judge(self.now);
+            let holds = self.progress.judge(self.now).and_then(|()| self.judge_lag(&hosts, until));
             self.shared.lock().judge.note(holds);
         }
         self.read_everything(&hosts)?;
@@ -71,9 +74,20 @@ impl Run<'_> {
 
     /// All have acknowledged, and all have applied everything that was.
     fn has_recovered(&self, hosts: &[usize]) -> bool {
-        let last = self.shared.lock().judge.same.last();
-        let applied = |host: &usize| self.hosts[*host].life.as_ref().map_or(0, |life| life.registers.lock().index);
-        self.progress.is_complete() && hosts.iter().all(|host| applied(host) >= last)
+        self.progress.is_complete() && !hosts.iter().any(|host| self.lags(*host))
+    }
+
+    fn lags(&self, host: usize) -> bool {
+        let applied = self.hosts[host].life.as_ref().map_or(0, |life| life.registers.lock().index);
+        applied < self.shared.lock().judge.same.last()
+    }
+
+    /// What was applied anywhere is applied by all until `until`.
+    fn judge_lag(&self, hosts: &[usize], until: u64) -> Holds {
+        match hosts.iter().find(|host| self.now > until && self.lags(**host)) {
+            Some(host) => Err(Violation::new("progress", format!("node {host} does not catch up after the faults"))),
+            None => Ok(()),
+        }
     }
 
     fn help(&mut self, hosts: &[usize]) -> std::io::Result<()> {

@@ -28,6 +28,8 @@ const WIDE: (u32, u32) = (960, 560);
 const DOUBLE: (u32, u32) = (1360, 560);
 /// The file of a plot.
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// What becomes of drawing.
+type Drawn = Result<(), Box<dyn Error>>;
 
 /// A line: its name, and for each x the spread of y.
 struct Line {
@@ -40,7 +42,7 @@ pub fn write(rows: &[Row], directory: &Path) -> Result<Vec<Picture>, Failure> {
     let mut pictures = Vec::new();
     for part in parts(rows) {
         let groups = groups(rows, part);
-        let mut add = |name: &str, title: String, size, draw: &dyn Fn(&Canvas) -> Result<(), Box<dyn Error>>| {
+        let mut add = |name: &str, title: String, size, draw: &dyn Fn(&Canvas) -> Drawn| {
             let file = format!("{part}-{name}.svg");
             picture(&directory.join(&file), size, draw)?;
             pictures.push(Picture { part: part.into(), file, title });
@@ -72,7 +74,7 @@ pub fn write(rows: &[Row], directory: &Path) -> Result<Vec<Picture>, Failure> {
     Ok(pictures)
 }
 
-fn picture(path: &Path, size: (u32, u32), draw: &dyn Fn(&Canvas) -> Result<(), Box<dyn Error>>) -> Result<(), Failure> {
+fn picture(path: &Path, size: (u32, u32), draw: &dyn Fn(&Canvas) -> Drawn) -> Result<(), Failure> {
     let area = SVGBackend::new(path, size).into_drawing_area();
     let drawn = area.fill(&WHITE).map_err(Into::into).and_then(|()| draw(&area)).and_then(|()| Ok(area.present()?));
     drawn.map_err(|error| Failure::io(path.display(), &std::io::Error::other(error.to_string())))
@@ -108,7 +110,7 @@ fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 /// Lines over N, both axes logarithmic, with the spread of the rounds at each point.
-fn by_n(area: &Canvas, title: &str, unit: &str, lines: &[Line], low: bool) -> Result<(), Box<dyn Error>> {
+fn by_n(area: &Canvas, title: &str, unit: &str, lines: &[Line], low: bool) -> Drawn {
     let points = || lines.iter().flat_map(|line| &line.points);
     let (least, most) = bounds(points().flat_map(|(_, spread)| [spread.least, spread.most]));
     let (first, last) = bounds(points().map(|(n, _)| n.log2()));
@@ -167,7 +169,7 @@ fn over_time(timeline: &Value) -> (String, Vec<Line>) {
 }
 
 /// Lines over seconds, both axes linear.
-fn timeline_plot(area: &Canvas, title: &str, unit: &str, lines: &[Line]) -> Result<(), Box<dyn Error>> {
+fn timeline_plot(area: &Canvas, title: &str, unit: &str, lines: &[Line]) -> Drawn {
     let points = || lines.iter().flat_map(|line| &line.points);
     let (_, most) = bounds(points().map(|(_, spread)| spread.most));
     let (_, last) = bounds(points().map(|(at, _)| *at));

@@ -19,8 +19,8 @@
     {:this-server           server
      :servers               servers
      :log-directory         (str (io/file own "log"))
-     :timeout-ms            2000
-     :heartbeat-ms          500
+     :timeout-ms            500
+     :heartbeat-ms          100
      :entries-max           1024
      :snapshot-threshold    snapshot-entries
      :event-chan            (async/chan queue)

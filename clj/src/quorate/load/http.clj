@@ -7,6 +7,7 @@
            (java.net InetSocketAddress Socket)
            (java.nio.charset StandardCharsets)
            (org.apache.hc.core5.http ClassicHttpRequest ClassicHttpResponse ContentType HttpException)
+           (org.apache.hc.core5.http.config CharCodingConfig Http1Config)
            (org.apache.hc.core5.http.impl DefaultConnectionReuseStrategy)
            (org.apache.hc.core5.http.impl.io DefaultBHttpClientConnection DefaultBHttpClientConnectionFactory HttpRequestExecutor)
            (org.apache.hc.core5.http.io.entity ByteArrayEntity EntityUtils)
@@ -21,7 +22,15 @@
 
 (def ^:private text-bytes-max "So much of an answer that refuses something is kept." 300)
 
-(def ^:private ^DefaultBHttpClientConnectionFactory factory (DefaultBHttpClientConnectionFactory.))
+(def ^:private buffer-bytes "Of each connection; a request that fits leaves in one piece, so that a server wakes up once for it." 16384)
+
+(def ^:private ^DefaultBHttpClientConnectionFactory factory
+  (DefaultBHttpClientConnectionFactory. (-> (Http1Config/custom)
+                                            (.setBufferSize (int buffer-bytes))
+                                            ;; What is shorter than this is not sent by itself, chunked or not.
+                                            (.setChunkSizeHint (int buffer-bytes))
+                                            (.build))
+                                        CharCodingConfig/DEFAULT))
 (def ^:private ^HttpRequestExecutor executor (HttpRequestExecutor.))
 (def ^:private ^DefaultConnectionReuseStrategy reuse DefaultConnectionReuseStrategy/INSTANCE)
 

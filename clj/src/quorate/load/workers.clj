@@ -131,8 +131,8 @@
               (nodes/leave-out (nth nodes at)))
             (let [pause (if (and (< attempt (count nodes)) (nodes/any-usable? nodes)) 0 (pause-ms attempt))]
               (cond (or (not (:curable? wrong))
+                        (stopped? run)
                         (< give-up-at (+ (System/nanoTime) (* 1000000 pause)))) (give-up! run op wrong)
-                    (stopped? run) nil
                     :else (do (tally/retried! tally (:kind wrong))
                               (when (pos? pause)
                                 (Thread/sleep pause))

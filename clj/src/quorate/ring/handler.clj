@@ -189,12 +189,16 @@
       (serve-page context page request)
       (serve-key context k request))))
 
-(defn- answer-later [^CompletableFuture future ^Executor executor finish]
-  (.whenCompleteAsync future
-                      (reify BiConsumer
-                        (accept [_ answer thrown]
-                          (finish (if thrown (response/failure thrown) answer))))
-                      executor))
+(defn- answer-later
+  "Calls `finish` with the answer: by a thread of `executor`, or, for a request that is alone, by the one that completes `future`. Nothing
+  in it waits for anybody, so that only the work of many answers at once needs other threads, and each costs a hand-over."
+  [^CompletableFuture future ^Executor executor alone? finish]
+  (let [then (reify BiConsumer
+               (accept [_ answer thrown]
+                 (finish (if thrown (response/failure thrown) answer))))]
+    (if alone?
+      (.whenComplete future then)
+      (.whenCompleteAsync future then executor))))
 
 (defn- send-answer
   "Writes the response. A client that is gone is no failure of this server."
@@ -226,5 +230,5 @@
             answer  (try (route context request)
                          (catch Throwable thrown (response/failure thrown)))]
         (if (instance? CompletableFuture answer)
-          (answer-later answer executor finish)
+          (answer-later answer executor (metrics/alone? registry) finish)
           (finish answer))))))

@@ -31,6 +31,11 @@
   (.increment ^LongAdder (:in-flight registry))
   (System/nanoTime))
 
+(defn alone?
+  "Whether no more than one request waits for its answer."
+  [{:keys [in-flight]}]
+  (<= (.sum ^LongAdder in-flight) 1))
+
 (defn ended!
   "Notes the answer to a request that began at `began`."
   [{:keys [requests nanos in-flight]} method status ^long began]

@@ -68,12 +68,20 @@
                 :else            false))
         true))))
 
-(defn- read-body
-  "A future of the body, read as it comes, without a thread. `taken?` is asked for each piece, by its number of bytes, whether it may be
-  kept; when it may not, the future is of what was kept so far."
-  ^CompletableFuture [^HttpServletRequest request taken?]
-  (let [from (.getInputStream request)
-        to   (ByteArrayOutputStream.)
+(defn- came-with-head
+  "The body, when it is short and all of it is here; nil otherwise. Listening for it would cost two more passes through Jetty and a timer."
+  ^bytes [^HttpServletRequest request ^ServletInputStream from taken?]
+  (let [length (.getContentLength request)]
+    (when (and (<= 0 length (long read-bytes)) (<= length (.available from)))
+      (if (taken? length)
+        ;; One byte more than there is: Jetty learns that the request is at its end.
+        (.readNBytes from (inc length))
+        (byte-array 0)))))
+
+(defn- listen-for-body
+  "A future of the body, read as it comes, without a thread."
+  ^CompletableFuture [^ServletInputStream from taken?]
+  (let [to   (ByteArrayOutputStream.)
         done (CompletableFuture.)]
     (.setReadListener from (reify ReadListener
                              (onDataAvailable [_]
@@ -82,6 +90,15 @@
                              (onAllDataRead [_] (.complete done (.toByteArray to)))
                              (onError [_ thrown] (.completeExceptionally done thrown))))
     done))
+
+(defn- read-body
+  "A future of the body. `taken?` is asked for each piece, by its number of bytes, whether it may be kept; when it may not, the future is of
+  what was kept so far."
+  ^CompletableFuture [^HttpServletRequest request taken?]
+  (let [from (.getInputStream request)]
+    (if-let [octets (came-with-head request from taken?)]
+      (CompletableFuture/completedFuture octets)
+      (listen-for-body from taken?))))
 
 (defn- raise [^HttpServletResponse response ^AsyncContext async]
   (when-not (.isCommitted response)

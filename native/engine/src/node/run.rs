@@ -42,8 +42,6 @@ const DEADLINES: Duration = Duration::from_millis(10);
 const RESTART: Duration = Duration::from_secs(1);
 const RESTART_LONGEST: Duration = Duration::from_secs(8);
 const LASTED: Duration = Duration::from_secs(30);
-/// How often the consensus core is looked at, while anything changes there, whether it still runs.
-const CORE_LOOK: Duration = Duration::from_millis(10);
 /// How long a node waits to be let in before it asks again.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node that has a new address looks for a leader by itself before it asks others.
@@ -246,17 +244,13 @@ fn raft_config(config: &NodeConfig) -> Result<openraft::Config, Failure> {
     raft.validate().map_err(|error| Failure::invalid(error.to_string()))
 }
 
-/// Waits for the core to stop by itself. Its metrics change with every entry, so they are looked at now and then only.
+/// Waits for the core to stop by itself, by metrics that do not change with every entry: they end when it does.
 async fn fatal(raft: RaftNode) -> Failure {
-    let mut metrics = raft.metrics();
-    loop {
-        if let Err(fatal) = &metrics.borrow_and_update().running_state {
-            return Failure::new(Code::Unavailable, format!("{fatal}."));
-        }
-        if metrics.changed().await.is_err() {
-            return Failure::internal("The consensus core panicked.");
-        }
-        tokio::time::sleep(CORE_LOOK).await;
+    let mut server = raft.server_metrics();
+    while server.changed().await.is_ok() {}
+    match &raft.metrics().borrow_watched().running_state {
+        Err(fatal) => Failure::new(Code::Unavailable, format!("{fatal}.")),
+        Ok(()) => Failure::internal("The consensus core panicked."),
     }
 }
 

@@ -5,7 +5,7 @@
             [quorate.ring.memory-store :refer [memory-store]]
             [quorate.ring.metrics :as metrics])
   (:import (java.io ByteArrayInputStream InputStream)
-           (java.util.concurrent CompletableFuture CountDownLatch ForkJoinPool)))
+           (java.util.concurrent CompletableFuture CountDownLatch Executor ForkJoinPool)))
 
 (def ^:private body-bytes-max (* 8 1024 1024))
 
@@ -162,6 +162,28 @@
       (is (str/ends-with? (body-text answer) ".\n")))
     (is (< (- (System/nanoTime) began) 4e9))
     (is (= 404 (:status (ask server :get "/k?consistency=local"))) "a local read asks nobody")))
+
+(deftest a-request-alone-needs-no-other-thread
+  (let [handed (atom 0)
+        held   (atom [])
+        server (server :executor (reify Executor (execute [_ task] (swap! handed inc) (.run ^Runnable task))))]
+    (reset! (get-in server [:store :fault]) (fn [_ _] (let [it (CompletableFuture.)] (swap! held conj it) it)))
+    (let [begin (fn []
+                  (let [before (count @held)
+                        answer (future (ask server :get "/k"))]
+                    (is (loop [tries 5000]
+                          (or (< before (count @held))
+                              (and (pos? tries) (do (Thread/sleep 1) (recur (dec tries)))))))
+                    [answer (peek @held)]))
+          finish (fn [[answer it]]
+                   (.complete ^CompletableFuture it nil)
+                   (:status @answer))]
+      (is (= 404 (finish (begin))))
+      (is (= 0 @handed))
+      (let [[one two] [(begin) (begin)]]
+        (is (= 404 (finish two)))
+        (is (= 1 @handed) "another one was under way when it came")
+        (is (= 404 (finish one)))))))
 
 (deftest failures-of-the-store-become-answers
   (let [server (server)

@@ -1,6 +1,7 @@
 //! openraft's own storage suite over the real log store, the real applying thread and both kinds of machine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -71,7 +72,7 @@ fn build(
         pace: Pace::default(),
         handed: Mutex::default(),
     });
-    let thread = Applier::open(machine, None, shared.clone()).unwrap().spawn("suite").unwrap();
+    let thread = Applier::open(machine, None, shared.clone()).unwrap().spawn("suite", Duration::ZERO).unwrap();
     let adapter = MachineAdapter::new(shared.clone(), snapshots);
     (Guard { _directory: directory, shared, log: log.clone(), thread: Some(thread), host }, log, adapter)
 }

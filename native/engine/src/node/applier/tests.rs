@@ -113,7 +113,7 @@ fn nothing_counts_as_applied_before_the_snapshot_is_installed() {
     let applier = Applier::open(Box::new(machine), Some(snapshot(&directory, 9, 7)), shared.clone()).unwrap();
     assert_eq!((shared.progress.borrow().next_log_index, shared.progress.borrow().index), (0, 0));
     assert_eq!(applier.books().applied.log_id, Some(log_id(9)));
-    let thread = applier.spawn("test").unwrap();
+    let thread = applier.spawn("test", Duration::ZERO).unwrap();
     eventually("the installation", || shared.progress.borrow().next_log_index == 10);
     assert_eq!(shared.progress.borrow().index, 7);
     shared.queue.close();
@@ -129,7 +129,7 @@ fn a_snapshot_ends_the_wait_for_entries_that_it_made_the_log_forget() {
     let shared = shared();
     let begun = Arc::new(AtomicUsize::new(0));
     let machine = Gated { turns, begun: begun.clone(), installed: installed.clone() };
-    let thread = Applier::open(Box::new(machine), None, shared.clone()).unwrap().spawn("test").unwrap();
+    let thread = Applier::open(Box::new(machine), None, shared.clone()).unwrap().spawn("test", Duration::ZERO).unwrap();
     let window = APPLY_WINDOW_COMMANDS as u64;
     shared.queue.push_entries(entries(1, 1));
     // Only behind work that waits is anything spilled.
@@ -191,7 +191,7 @@ fn an_installation_that_fails_is_tried_again_until_a_newer_snapshot_takes_its_pl
     let root = tempfile::tempdir().unwrap();
     let (shared, directory, machine) = picky(root.path(), 7);
     let (attempts, installed) = (machine.attempts.clone(), machine.installed.clone());
-    let thread = Applier::open(Box::new(machine), None, shared.clone()).unwrap().spawn("test").unwrap();
+    let thread = Applier::open(Box::new(machine), None, shared.clone()).unwrap().spawn("test", Duration::ZERO).unwrap();
     shared.queue.push(Work::Install(snapshot(&directory, 9, 7)));
     eventually("a second attempt", || attempts.load(Ordering::SeqCst) >= 2);
     assert_eq!(shared.problems.sentences(), ["not this one"]);
@@ -210,7 +210,7 @@ fn an_installation_that_always_fails_does_not_hold_up_the_close() {
     let (shared, directory, machine) = picky(root.path(), 7);
     let attempts = machine.attempts.clone();
     let thread = Applier::open(Box::new(machine), Some(snapshot(&directory, 9, 7)), shared.clone()).unwrap();
-    let thread = thread.spawn("test").unwrap();
+    let thread = thread.spawn("test", Duration::ZERO).unwrap();
     eventually("an attempt", || attempts.load(Ordering::SeqCst) >= 1);
     shared.queue.close();
     eventually("the end", || thread.is_finished());
@@ -289,7 +289,7 @@ fn what_neither_log_nor_snapshot_has_is_handed_over_again_once_a_core_starts() {
     let shared = shared();
     *shared.log.lock() = Some(log.clone());
     let applier = Applier::open(Box::new(machine), None, shared.clone()).unwrap().reviving(directory);
-    let thread = applier.spawn("test").unwrap();
+    let thread = applier.spawn("test", Duration::ZERO).unwrap();
     shared.queue.push_entries(entries(0, 3));
     eventually("applying", || shared.progress.borrow().next_log_index == 3);
     {

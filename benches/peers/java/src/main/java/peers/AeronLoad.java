@@ -14,7 +14,7 @@ import org.agrona.concurrent.UnsafeBuffer;
 final class AeronLoad implements AutoCloseable, EgressListener {
     /** How long the last commands may take once the run is over, in nanoseconds. */
     private static final long PATIENCE_NS = TimeUnit.SECONDS.toNanos(30);
-    private static final boolean EGRESS = Options.setting("AERON_ANSWER", "egress").equals("egress");
+    private static final boolean EGRESS = Options.setting("AERON_ANSWER", "direct").equals("egress");
 
     private final AeronService service;
     private final Clock clock;

@@ -29,8 +29,8 @@ final class AeronPeer implements Peer {
     /** What the archive writes, and forces, at once, in bytes at most. */
     private static final int BLOCK = 1024 * 1024;
     /** Of the log's buffers, and of the archive's files. */
-    private static final String TERM_LENGTH = Options.setting("AERON_TERM", String.valueOf(64 * 1024 * 1024));
-    private static final String SEGMENT_LENGTH = Options.setting("AERON_SEGMENT", String.valueOf(128 * 1024 * 1024));
+    private static final String TERM_LENGTH = Options.setting("AERON_TERM", String.valueOf(16 * 1024 * 1024));
+    private static final String SEGMENT_LENGTH = Options.setting("AERON_SEGMENT", String.valueOf(16 * 1024 * 1024));
     /** 2: force data and metadata. Its default, 0, forces nothing. */
     private static final int SYNC = Integer.parseInt(Options.setting("AERON_SYNC", "2"));
     private static final boolean SHARED = Options.setting("AERON_DRIVER", "shared").equals("shared");

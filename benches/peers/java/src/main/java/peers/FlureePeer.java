@@ -1,7 +1,7 @@
 package peers;
 
 import clojure.java.api.Clojure;
-import clojure.lang.AFn;
+import clojure.lang.AFunction;
 import clojure.lang.IFn;
 import clojure.lang.Indexed;
 import clojure.lang.Keyword;
@@ -56,7 +56,8 @@ final class FlureePeer implements Peer {
         function("close").invoke(nodes);
     }
 
-    private static final class Done extends AFn {
+    /** fluree/raft calls only what is `fn?`: hence AFunction. */
+    private static final class Done extends AFunction {
         private final ClosedLoop.Slot slot;
 
         Done(final ClosedLoop.Slot slot) {
