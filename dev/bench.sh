@@ -56,6 +56,8 @@ part() {
     say "$1"
     command_of "$1"
     if [ -n "$missing" ]; then status "$1" 0 "missing: $missing"; return; fi
+    # Rows of an earlier run must not pass for this one's.
+    rm -f "$out/$1.jsonl"
     setsid "${run[@]}" </dev/null >"$out/$1.log" 2>&1 &
     child=$!
     while kill -0 "$child" 2>/dev/null && [ $((SECONDS - began)) -lt "$most" ]; do sleep 0.2; done
