@@ -42,13 +42,13 @@
         before (.getThreadAllocatedBytes bean me)
         start  (System/nanoTime)
         end    (+ start (* 1000000 (long ms)))]
-    (loop [n 0, seen 0]
+    (loop [n 0, seen (long 0)]
       (if (< (System/nanoTime) end)
-        (recur (+ n 16) (loop [i 0, seen seen]
-                          (if (= i 16)
-                            seen
-                            ;; The result is used, so that the compiler cannot leave the call out.
-                            (recur (inc i) (if (nil? (f x)) (inc seen) seen)))))
+        (recur (+ n 16) (long (loop [i 0, seen (long seen)]
+                                (if (= i 16)
+                                  seen
+                                  ;; The result is used, so that the compiler cannot leave the call out.
+                                  (recur (inc i) (if (nil? (f x)) (inc seen) (long seen)))))))
         (do (when (= n seen) (throw (ex-info "Nothing came." {})))
             [(/ (- (System/nanoTime) start) (double n))
              (/ (- (.getThreadAllocatedBytes bean me) before) (double n))])))))

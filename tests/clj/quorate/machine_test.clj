@@ -6,6 +6,7 @@
             [quorate.impl.records :as records])
   (:import (clojure.lang ExceptionInfo)
            (java.io File)
+           (quorate.impl LazyMap)
            (quorate.impl.records Entry)))
 
 (set! *warn-on-reflection* true)
@@ -32,6 +33,23 @@
     (is (= [{:index 1, :term 3, :time-ms 1000, :id "ab.2.1"} {:index 2, :term 3, :time-ms 1000, :id "ab.2.2"}]
            (map #(dissoc % :seed) @seen)))
     (is (apply distinct? (map :seed @seen)) "each entry of a batch has a seed of its own")))
+
+(deftest a-context-that-is-made-when-it-is-looked-into-is-a-map-like-any-other
+  (let [plain {:a 1, :b [2]}
+        made  (atom 0)
+        fresh #(LazyMap. (fn [] (swap! made inc) plain))]
+    (is (zero? (do (fresh) @made)) "nobody looked")
+    (doseq [look [#(= plain %) #(= % plain) #(= (hash plain) (hash %)) #(= (.hashCode ^Object plain) (.hashCode ^Object %))
+                  #(= [1 nil :none] [(:a %) (:x %) (get % :x :none)]) #(let [{:keys [a]} %] (= 1 a)) #(= 2 (count %))
+                  #(= {:a 1, :b [2], :c 3} (assoc % :c 3) (merge % {:c 3}) (into % {:c 3}) (conj % [:c 3])) #(= {:b [2]} (dissoc % :a))
+                  #(= (pr-str plain) (pr-str %)) #(= 3 (reduce-kv (fn [n _ v] (+ n (if (int? v) v 2))) 0 %)) #(map? %) #(contains? % :a)
+                  #(= {:m 1} (meta (with-meta % {:m 1}))) #(= (seq plain) (seq %)) #(= {} (empty %)) #(= {plain 1} {% 1})
+                  #(= (codec/decode (codec/encode %)) plain) #(= {:a 1} (select-keys % [:a])) #(= {:a "1", :b "[2]"} (update-vals % str))]]
+      (is (true? (look (fresh)))))
+    (reset! made 0)
+    (let [m (fresh)]
+      (dotimes [_ 3] (:a m))
+      (is (= 1 @made) "made once"))))
 
 (deftest whatever-a-reducer-does-its-state-stays-whole
   (doseq [[what bad said] [["throws" (fn [_ _ _] (throw (ex-info "no luck" {:a 1}))) "no luck"]
