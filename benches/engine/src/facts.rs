@@ -66,6 +66,8 @@ mod tests {
         assert!(row.extra("cores").unwrap() >= 1.0);
         assert_eq!(row.more["file system"], disk::file_system(dir.path()));
         assert_eq!(told("no-such-program", &[]), Value::Null);
+        assert_eq!(told("sh", &["-c", "echo what it says"]), "what it says");
+        assert_eq!(told("sh", &["-c", "echo what it says; exit 1"]), Value::Null);
         assert_eq!(line_after("/proc/no-such-file", "x"), Value::Null);
     }
 }

@@ -10,8 +10,6 @@ public final class Drive {
     private static final double SLACK_S = 60;
     /** In flight while the cluster warms up, before anything is measured: compilers, files, connections. */
     private static final int WARM_IN_FLIGHT = 256;
-    /** In flight in the runs that count syncs: alone, and in batches. */
-    private static final List<Integer> SYNCS_IN_FLIGHT = List.of(1, 64);
 
     /** Nodes of three that must have synced a command before it is acknowledged. */
     private static final int MAJORITY = 2;
@@ -56,7 +54,7 @@ public final class Drive {
         }
         if (settings.syncs()) {
             for (final PeerSystem system : settings.systems()) {
-                for (final int inFlight : SYNCS_IN_FLIGHT) {
+                for (final int inFlight : settings.countInFlight()) {
                     attempt(system, "counting syncs", () -> {
                         switch (system.key()) {
                             case "quorate" -> new Engine(settings, rows).count(inFlight);

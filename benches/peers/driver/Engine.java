@@ -2,6 +2,8 @@ import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -65,16 +67,18 @@ final class Engine {
         words.addAll(List.of("writers", "--writers", inFlight, "--seconds", String.valueOf(seconds), "--bytes",
             String.valueOf(settings.bytes()), "--dir", settings.dir().toString()));
         words.addAll(more);
-        final Process process = new ProcessBuilder(words).redirectError(ProcessBuilder.Redirect.DISCARD).start();
+        final Path told = Files.createTempFile(settings.dir(), "quorate-peers-", ".log");
+        final Process process = new ProcessBuilder(words).redirectError(told.toFile()).start();
         final Thread atExit = new Thread(process::destroy);
         Runtime.getRuntime().addShutdownHook(atExit);
         try (BufferedReader out = new BufferedReader(new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8))) {
             final List<String> lines = out.lines().collect(Collectors.toList());
             if (!process.waitFor(SLACK_S, TimeUnit.SECONDS) || process.exitValue() != 0) {
-                throw new IOException(String.join(" ", words) + " failed.");
+                throw new IOException(String.join(" ", words) + " failed.\n" + Files.readString(told));
             }
             return lines;
         } finally {
+            Files.deleteIfExists(told);
             process.destroyForcibly();
             Runtime.getRuntime().removeShutdownHook(atExit);
         }

@@ -18,6 +18,7 @@ import java.util.stream.Collectors;
  * @param warm seconds before it that do not count
  * @param warmFirst seconds of warm-up of a new cluster
  * @param syncs whether syncs are counted after the rounds
+ * @param countInFlight in flight in the runs that count them: alone, and in batches
  * @param countSeconds of a run under strace
  * @param dir where the data goes
  * @param out file of the figures
@@ -25,7 +26,7 @@ import java.util.stream.Collectors;
  * @param engine quorate-bench
  */
 record Settings(List<PeerSystem> systems, List<Integer> inFlight, int bytes, int rounds, int firstRound, double seconds,
-    double warm, double warmFirst, boolean syncs, double countSeconds, Path dir, Path out, boolean append,
+    double warm, double warmFirst, boolean syncs, List<Integer> countInFlight, double countSeconds, Path dir, Path out, boolean append,
     List<String> engine) {
 
     private static final String USAGE = """
@@ -40,25 +41,27 @@ record Settings(List<PeerSystem> systems, List<Integer> inFlight, int bytes, int
     static Settings read(final String[] args) {
         final Arguments arguments = new Arguments(args);
         final boolean quick = arguments.flag("--quick");
-        final List<PeerSystem> systems = chosen(arguments.value("--only", ""));
+        final List<PeerSystem> systems = chosen(arguments.value("--only", ""), quick);
         final boolean append = arguments.flag("--append");
         final boolean only = arguments.flag("--only-syncs");
         final boolean none = arguments.flag("--no-syncs");
         final List<Integer> inFlight = Arrays.stream(arguments.value("--n", quick ? "1,64" : "1,16,64,256,1024").split(","))
             .map(Integer::valueOf).collect(Collectors.toList());
         final Settings settings = new Settings(systems, inFlight, 128,
-            only ? 0 : arguments.number("--rounds", quick ? 1 : 5), arguments.number("--round", 1),
+            only ? 0 : arguments.number("--rounds", quick ? 1 : 3), arguments.number("--round", 1),
             arguments.number("--seconds", quick ? 1 : 4), 1, arguments.number("--warm-first", quick ? 1 : 5), !none,
-            quick ? 1 : 3, Path.of(arguments.value("--dir", System.getProperty("java.io.tmpdir"))),
+            quick ? List.of(1) : List.of(1, 64), quick ? 1 : 3, Path.of(arguments.value("--dir", System.getProperty("java.io.tmpdir"))),
             Path.of(arguments.value("--out", "target/bench/peers.jsonl")), append, words("PEERS_ENGINE"));
         arguments.end();
         return settings;
     }
 
-    private static List<PeerSystem> chosen(final String only) {
+    /** Those that are named, or all that are there; in a quick run without Leiningen, which takes longest to start. */
+    private static List<PeerSystem> chosen(final String only, final boolean quick) {
         final List<PeerSystem> all = all();
         if (only.isEmpty()) {
-            return all.stream().filter(system -> !system.program().isEmpty()).collect(Collectors.toList());
+            return all.stream().filter(system -> !system.program().isEmpty() && !(quick && system.key().equals("clojure")))
+                .collect(Collectors.toList());
         }
         final List<PeerSystem> chosen = new ArrayList<>();
         for (final String one : only.split(",")) {

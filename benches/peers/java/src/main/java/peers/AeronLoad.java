@@ -39,8 +39,8 @@ final class AeronLoad implements AutoCloseable, EgressListener {
 
     void run(final int inFlight) throws IOException {
         final IdleStrategy idle = AeronPeer.idle().get();
-        service.direct(EGRESS ? null : clock);
         clock.start();
+        service.direct(EGRESS ? null : clock);
         long now = System.nanoTime();
         while (clock.running(now)) {
             final int work = submit(inFlight) + poll();

@@ -58,7 +58,7 @@ final class RatisPeer implements Peer {
     private static RaftProperties properties(final Options options) {
         final RaftProperties properties = new RaftProperties();
         final int port = options.ports().get(options.index()).get(0);
-        final boolean grpc = Options.setting("RATIS_RPC", "grpc").equals("grpc");
+        final boolean grpc = Options.setting("RATIS_RPC", "netty").equals("grpc");
         RaftConfigKeys.Rpc.setType(properties, grpc ? SupportedRpcType.GRPC : SupportedRpcType.NETTY);
         GrpcConfigKeys.Server.setPort(properties, port);
         NettyConfigKeys.Server.setPort(properties, port);
