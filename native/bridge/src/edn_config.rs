@@ -8,7 +8,7 @@
 //!  :name "a"  :servers {"a" "127.0.0.1:7001" ...}  :listen nil  :data-dir "..."
 //!  :machine :kv                ; or :hosted
 //!  :heartbeat-ms 100  :election-timeout-ms 500  :snapshot-commands 100000  :log-keep-entries 20000  :retry-ms 250
-//!  :join-only false  :forward true
+//!  :join-only false  :forward true  :spin-us 300
 //!  :tls {:cert "cert.pem" :key "key.pem" :ca "ca.pem"}  ; or nil, then nothing beyond loopback without  :insecure true
 //!  :transport :tcp              ; or :host, then the addresses in :servers are the names, or nil
 //!  :snapshots true  :snapshot-timeout-ms 60000
@@ -46,6 +46,7 @@ const NODE_KEYS: &[&str] = &[
     "insecure",
     "forward",
     "retry-ms",
+    "spin-us",
     "transport",
     "snapshots",
     "snapshot-timeout-ms",
@@ -121,6 +122,7 @@ fn read_node(fields: &mut Fields) -> Result<NodeConfig, Failure> {
     set(&mut config.snapshot_commands, fields.number("snapshot-commands")?);
     set(&mut config.log_keep_entries, fields.number("log-keep-entries")?);
     set(&mut config.retry_ms, fields.number("retry-ms")?);
+    set(&mut config.spin_us, fields.number("spin-us")?);
     let transports = [("tcp", TransportKind::Tcp), ("host", TransportKind::Host)];
     set(&mut config.transport, fields.choice("transport", &transports)?);
     set(&mut config.snapshots, fields.flag("snapshots")?);

@@ -102,6 +102,7 @@
                            [(assoc single :heartbeat-ms -1) :heartbeat-ms "positive"]
                            [(assoc single :default-command-timeout 0) :default-command-timeout "positive"]
                            [(assoc single :snapshot-threshold 0) :snapshot-threshold "positive"]
+                           [(assoc single :spin-us 10001) :spin-us "microseconds"]
                            [(assoc single :log-directory 7) :log-directory "path"]
                            [(assoc single :log-directory " ") :log-directory "path"]
                            [(assoc single :leader-change-fn "f") :leader-change-fn "function"]

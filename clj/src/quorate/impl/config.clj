@@ -52,6 +52,7 @@
    :heartbeat-ms            ms
    :default-command-timeout ms
    :retry-ms                ms
+   :spin-us                 ["a number of microseconds, 0 to 10000" #(and (int? %) (<= 0 (long %) 10000))]
    :snapshot-threshold      amount
    :log-keep-entries        amount
    :snapshot-timeout-ms     ms
@@ -90,7 +91,7 @@
 
 (def defaults
   "What is taken for keys that are not given. Other defaults are the engine's (:snapshot-threshold 100000,
-  :log-keep-entries 20000, :retry-ms 250, :snapshot-timeout-ms 60000), but see [[fluree-snapshots]]."
+  :log-keep-entries 20000, :retry-ms 250, :spin-us 300, :snapshot-timeout-ms 60000), but see [[fluree-snapshots]]."
   {:log-directory           "raftlog/"
    :timeout-ms              500
    :heartbeat-ms            100
@@ -290,6 +291,7 @@
 (def ^:private as-they-are
   "Keys that go to the engine with their value, and the engine's name for them."
   {:listen :listen, :snapshot-threshold :snapshot-commands, :log-keep-entries :log-keep-entries, :retry-ms :retry-ms,
+   :spin-us :spin-us,
    :insecure :insecure, :join? :join-only, :log-level :log-level})
 
 (def ^:private ^:const snapshot-margin-ms

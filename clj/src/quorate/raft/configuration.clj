@@ -18,7 +18,7 @@
       :send-rpc-fn     fluree's; carries all messages when there are several servers, and then there need be no addresses
       :transport       :native (TCP, no :send-rpc-fn needed) or :user. With :user heartbeats pass through the JVM: a long
                        garbage collection can cost an election
-      :timeout-ms      election timeout (500): a follower that hears nothing for between once and twice this asks for votes
+      :timeout-ms      election timeout (500): a follower that hears nothing for between 1.6 and 2 times this asks for votes
       :heartbeat-ms    how often a leader is heard (100); at most half of :timeout-ms
       :default-command-timeout  for new-entry and all else that waits (4000)
       :forward?        true: an entry given to a follower goes to the leader; false: it fails with :raft/not-leader
@@ -33,6 +33,8 @@
       :log-keep-entries    log entries kept before a snapshot for followers that lag (20000; with :snapshot-write
                        :log-history (10) times :snapshot-threshold, at least 1000)
       :retry-ms        pause between attempts to find the cluster (250)
+      :spin-us         how long a thread of the engine that has just worked waits awake for more, in microseconds (300; 0: it sleeps
+                       at once, which spares processors and makes each write wait for several wake-ups)
       :leader-change-fn  a leader watch from the very start; see `add-leader-watch`
       :close-fn        called at the end of `close`, without arguments
       :error-fn        (fn [{:keys [where error message instant]}]): told of errors of your functions

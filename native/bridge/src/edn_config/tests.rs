@@ -26,7 +26,7 @@ fn a_full_configuration_is_read_field_by_field() {
           :listen \"0.0.0.0:7001\", :data-dir \"/tmp/x y\", :machine :hosted, :heartbeat-ms 10, \
           :election-timeout-ms 50, :snapshot-commands 7, :log-keep-entries 8, :join-only true, :insecure true, \
           :tls {:cert \"c d.pem\", :key \"k.pem\", :ca \"/a.pem\"}, \
-          :forward false, :retry-ms 9, :transport :host, :snapshots false, :snapshot-timeout-ms 11, \
+          :forward false, :retry-ms 9, :spin-us 12, :transport :host, :snapshots false, :snapshot-timeout-ms 11, \
           :log-level :warn}",
     );
     assert_eq!(config.name, "a");
@@ -36,7 +36,7 @@ fn a_full_configuration_is_read_field_by_field() {
     assert_eq!(config.machine, MachineKind::Hosted);
     let numbers = (config.heartbeat_ms, config.election_timeout_ms, config.snapshot_commands);
     assert_eq!(numbers, (10, 50, 7));
-    assert_eq!((config.log_keep_entries, config.retry_ms), (8, 9));
+    assert_eq!((config.log_keep_entries, config.retry_ms, config.spin_us), (8, 9, 12));
     assert_eq!((config.join_only, config.insecure, config.forward), (true, true, false));
     let tls = TlsFiles { cert: "c d.pem".into(), key: "k.pem".into(), ca: "/a.pem".into() };
     assert_eq!(config.tls, Some(tls));

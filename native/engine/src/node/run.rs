@@ -225,8 +225,10 @@ fn raft_config(config: &NodeConfig) -> Result<openraft::Config, Failure> {
     let raft = openraft::Config {
         cluster_name: "quorate".into(),
         heartbeat_interval: config.heartbeat_ms,
-        election_timeout_min: config.election_timeout_ms,
-        election_timeout_max: config.election_timeout_ms * 2,
+        // openraft's longest timeout is also the lease in which a follower votes for nobody else, and an election comes after
+        // both: here 1.6 to 2 election timeouts after the leader was last heard, and never before one.
+        election_timeout_min: config.election_timeout_ms * 3 / 5,
+        election_timeout_max: config.election_timeout_ms,
         enable_pre_vote: Some(true),
         // Entries are committed as soon as two of three have them on disk, the leader or not. A leader that comes back
         // from a power cut may lack such entries: it must stand for election, and then it loses.
