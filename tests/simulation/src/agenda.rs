@@ -84,8 +84,8 @@ impl Agenda {
         }
     }
 
-    /// A host acknowledged what it was asked at `call`. If it lost its disk and had a vote again before, then the change that
-    /// gave it the vote is committed: its former self counts no more, and another disk may be lost.
+    /// A host whose former self counts no more acknowledged what it was asked at `call`. If it lost its disk and had a vote again
+    /// before, another disk may be lost.
     pub fn acknowledged(&mut self, node: usize, call: Option<u64>) {
         if let Some((wiped, Some(votes))) = self.wiped
             && wiped == node

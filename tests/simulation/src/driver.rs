@@ -180,7 +180,9 @@ impl<'a> Run<'a> {
                     let call = self.clients.answered(ticket, outcome, stamp, &mut self.shared.lock());
                     if done {
                         self.progress.acknowledged(node);
-                        self.agenda.acknowledged(node, call);
+                        if self.has_replaced_itself(node) {
+                            self.agenda.acknowledged(node, call);
+                        }
                     }
                 }
                 Happening::Read { number, outcome, stamp } => {
@@ -194,6 +196,14 @@ impl<'a> Run<'a> {
                 }
             }
         }
+    }
+
+    /// Whether `node` knows as committed a membership with its former selves out of it: half-way they have votes, too.
+    fn has_replaced_itself(&self, node: usize) -> bool {
+        let host = &self.hosts[node];
+        let Some(seen) = host.with(|life| life.node.inspect()) else { return false };
+        let votes = seen.members.iter().filter(|(_, member, votes)| *votes && member.name == host.name).count();
+        votes == 1 && seen.membership.is_some() && seen.membership <= seen.committed
     }
 
     fn leader(&mut self, node: usize, event: &LeaderEvent) {

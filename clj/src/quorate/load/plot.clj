@@ -1,5 +1,5 @@
 (ns quorate.load.plot
-  "Draws the rate and the latencies of a run over time, as SVG. Two panels of lines need no library: XChart brings AWT and two more jars
+  "Draws the rate and the latencies of a run over time, as SVG. Two panels of lines need no library that brings AWT
   for the same picture."
   (:require [clojure.string :as str])
   (:import (java.util Locale)))

@@ -73,6 +73,10 @@ async fn attempt(core: &Arc<Core>, grace: Instant) -> Result<(), Failure> {
         core.wait_for(format!("Waiting for a cluster to join: none of {} belongs to one yet.", names(core)));
         return Ok(());
     }
+    if let Some(other) = belongs_elsewhere(&survey, forming::accepted(core)?) {
+        core.wait_for(format!("Waiting for {}, which belongs to a cluster, to be ready.", other.name));
+        return Ok(());
+    }
     consider_founding(core, survey, grace).await
 }
 
@@ -103,6 +107,12 @@ fn existing(survey: &Survey) -> Result<Option<ClusterId>, Failure> {
         return Err(Failure::new(Code::Refused, message));
     }
     Ok(first.cluster)
+}
+
+/// A server that has a cluster, other than the one that this node `accepted`, but no core yet: it has just been started. With it
+/// in the count the empty ones would found another cluster.
+fn belongs_elsewhere(survey: &Survey, accepted: Option<ClusterId>) -> Option<&About> {
+    survey.found.iter().find(|about| about.cluster.is_some() && about.cluster != accepted)
 }
 
 async fn consider_founding(core: &Arc<Core>, survey: Survey, grace: Instant) -> Result<(), Failure> {
@@ -177,4 +187,41 @@ pub fn fresh_id(name: &str) -> Result<u64, Failure> {
         return Ok(forming::hash(name));
     }
     Ok(random_u64()?.max(1))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const OURS: ClusterId = [1; 16];
+    const OTHERS: ClusterId = [2; 16];
+
+    fn said(stage: Stage, cluster: Option<ClusterId>) -> Survey {
+        let found = vec![
+            About {
+                name: "b".into(),
+                node: 1,
+                cluster: None,
+                stage: Stage::Empty,
+                servers: Vec::new(),
+                members: Vec::new(),
+            },
+            About { name: "a".into(), node: 2, cluster, stage, servers: Vec::new(), members: Vec::new() },
+        ];
+        Survey { found, silent: Vec::new() }
+    }
+
+    /// Right after its start, before its core runs, a node with data says that it is joining its cluster: the empty ones took
+    /// it for one of theirs, and founded a second cluster.
+    #[test]
+    fn who_has_a_cluster_and_is_only_starting_is_waited_for_and_not_counted() {
+        let starting = said(Stage::Joining, Some(OTHERS));
+        assert_eq!(existing(&starting).unwrap(), None);
+        assert_eq!(belongs_elsewhere(&starting, None).unwrap().name, "a");
+        assert_eq!(belongs_elsewhere(&starting, Some(OURS)).unwrap().name, "a");
+        assert!(belongs_elsewhere(&said(Stage::Joining, Some(OURS)), Some(OURS)).is_none(), "founded together");
+        assert!(belongs_elsewhere(&said(Stage::Empty, None), None).is_none());
+        assert_eq!(existing(&said(Stage::Member, Some(OTHERS))).unwrap(), Some(OTHERS));
+    }
 }

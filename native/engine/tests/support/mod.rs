@@ -99,6 +99,11 @@ impl Cluster {
             let voters: Vec<&str> = voters.collect();
             ids.iter().all(|id| voters.iter().any(|voter| voter.contains(id)))
         });
+        // Seen as voters they may be in a change that is half-way, which needs the former majority, too. The next change waits for it.
+        let leader = self.leader();
+        if let Some(other) = self.nodes.keys().find(|name| **name != leader) {
+            block_on(self.node(&leader).add_member(other, &self.servers[other], true, LONG)).unwrap();
+        }
     }
 
     pub fn config(&self, name: &str) -> NodeConfig {
