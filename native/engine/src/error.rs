@@ -92,6 +92,11 @@ impl Failure {
         Failure::new(Code::Invalid, message)
     }
 
+    /// [`Code::NotLeader`]: the answer of a node that does not lead.
+    pub fn not_leader() -> Failure {
+        Failure::new(Code::NotLeader, "This node is not the leader.")
+    }
+
     /// [`Code::Io`]: what was being done (`doing`) and the operating system's reason.
     pub fn io(doing: impl fmt::Display, error: &std::io::Error) -> Failure {
         Failure::new(Code::Io, format!("{doing}: {error}"))

@@ -1,25 +1,15 @@
-//! Questions between the hosts of a cluster: one node's host asks, another's answers. The engine carries both and
-//! understands neither.
+//! The questions of one node's host that wait for an answer, and those that it is to answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use openraft::async_runtime::WatchReceiver;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::Instant;
 
-use crate::codec::Reader;
 use crate::error::{Code, Failure};
 use crate::limits::{ASK_ANSWER_BYTES_MAX, ASK_QUESTION_BYTES_MAX, ASKS_MAX};
 use crate::machine::Outcome;
-use crate::node::core::Core;
-use crate::node::service::ASK;
-
-/// Longest wait that a question of another node may ask for.
-const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 struct State {
     next: u64,
@@ -69,7 +59,8 @@ impl Asks {
         state.open.clear();
     }
 
-    fn open(&self) -> Result<(u64, oneshot::Receiver<Outcome>), Failure> {
+    /// A place among the questions that this node's host is to answer. Fails with `Closed`, `Unavailable`.
+    pub fn open(&self) -> Result<(Open<'_>, oneshot::Receiver<Outcome>), Failure> {
         let mut state = self.answering.lock();
         if state.closed {
             return Err(Failure::closed());
@@ -82,16 +73,20 @@ impl Asks {
         state.next += 1;
         let (sender, answer) = oneshot::channel();
         state.open.insert(ticket, sender);
-        Ok((ticket, answer))
+        Ok((Open { asks: self, ticket }, answer))
     }
 }
 
-/// Forgets a question whose answer is not waited for any more.
-struct Open<'a>(&'a Asks, u64);
+/// A question to this node's host, forgotten when it is dropped.
+pub struct Open<'a> {
+    asks: &'a Asks,
+    /// By which the host answers.
+    pub ticket: u64,
+}
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.answering.lock().open.remove(&self.1);
+        self.asks.answering.lock().open.remove(&self.ticket);
     }
 }
 
@@ -100,58 +95,6 @@ pub fn check(question: &Bytes) -> Result<(), Failure> {
     match question.len() {
         len if len > ASK_QUESTION_BYTES_MAX => Err(too_large("question", len, ASK_QUESTION_BYTES_MAX)),
         _ => Ok(()),
-    }
-}
-
-/// Asks the host of the member `server`, until `deadline`. Fails with `Unavailable`, `Timeout`, `StateMachine`, `TooLarge`.
-pub async fn ask(core: &Arc<Core>, server: &str, question: Bytes, deadline: Instant) -> Outcome {
-    let within = deadline.saturating_duration_since(Instant::now());
-    if server == core.config.name {
-        return serve(core, server, question, within).await;
-    }
-    let (id, address) = member(core, server)?;
-    let mut body = BytesMut::with_capacity(8 + question.len());
-    body.put_u64_le(within.as_millis() as u64);
-    body.put_slice(&question);
-    core.askers.call(&address, Some(id), ASK, body.freeze(), within).await.map_err(|failure| match failure.code {
-        Code::Timeout | Code::StateMachine | Code::TooLarge => failure,
-        _ => Failure::new(Code::Unavailable, failure.message),
-    })
-}
-
-/// Raft id and address of the member of that name.
-fn member(core: &Core, server: &str) -> Result<(u64, String), Failure> {
-    let raft = core.raft()?;
-    let metrics = raft.server_metrics();
-    let metrics = metrics.borrow_watched();
-    let found = metrics.membership_config.nodes().find(|(_, member)| member.name == server);
-    found
-        .map(|(id, member)| (*id, core.config.reach(&member.name, &member.address).to_string()))
-        .ok_or_else(|| Failure::new(Code::Unavailable, format!("There is no member {server:?} to ask.")))
-}
-
-/// Another node's question, as it came over the wire.
-pub async fn receive(core: &Arc<Core>, from: &str, body: Bytes) -> Outcome {
-    let mut reader = Reader::new(body);
-    let within = Duration::from_millis(reader.u64()?).min(WAIT_MAX);
-    let question = reader.take(reader.remaining())?;
-    check(&question)?;
-    serve(core, from, question, within).await
-}
-
-/// Puts a question of `from` to this node's host and waits for the answer.
-async fn serve(core: &Arc<Core>, from: &str, question: Bytes, within: Duration) -> Outcome {
-    let (ticket, answer) = core.asks.open()?;
-    let _forgotten_at_the_end = Open(&core.asks, ticket);
-    core.observer.asked(ticket, from, question)?;
-    match tokio::time::timeout(within, answer).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) => Err(Failure::closed()),
-        Err(_) => {
-            let message =
-                format!("The host of {:?} did not answer within {} ms.", core.config.name, within.as_millis());
-            Err(Failure::new(Code::Timeout, message))
-        }
     }
 }
 

@@ -18,9 +18,8 @@ use crate::error::{Code, Failure};
 use crate::limits::MEMBERS_MAX;
 use crate::node::adapter::RaftNode;
 use crate::node::core::Core;
-use crate::node::leadership::Leader;
-use crate::node::messages::{ABOUT, About, Change, INVITE, Invite, Stage, decode, encode};
-use crate::node::service::CHANGE;
+use crate::node::messages::{ABOUT, About, CHANGE, Change, INVITE, Invite, Stage, decode, encode};
+use crate::node::view::Leader;
 
 /// How long a member is given to say who it is.
 const ABOUT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -229,7 +228,7 @@ async fn catch_up(raft: &RaftNode, id: u64) -> Result<(), Failure> {
     loop {
         let (last, matched) = {
             let metrics = metrics.borrow_watched();
-            let replication = metrics.replication.as_ref().ok_or_else(crate::node::proposer::not_leader)?;
+            let replication = metrics.replication.as_ref().ok_or_else(Failure::not_leader)?;
             (
                 metrics.last_log.map(|log_id| log_id.index),
                 replication.get(&id).copied().flatten().map(|log_id| log_id.index),
@@ -324,7 +323,7 @@ async fn transfer(core: &Arc<Core>, raft: &RaftNode, name: &str) -> Result<(), F
 fn refused(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Failure {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_)) => {
-            crate::node::proposer::not_leader()
+            Failure::not_leader()
         }
         // A former leader's; it will be finished, then this one has its turn.
         RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(other))) => {

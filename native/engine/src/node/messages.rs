@@ -1,4 +1,4 @@
-//! What nodes say to each other beside consensus: introductions, forwarded requests. Encoded with postcard.
+//! What nodes say to each other beside consensus: the kinds of their calls, and the messages that are encoded with postcard.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -20,6 +20,14 @@ pub const ACCEPT: u8 = 3;
 pub const JOIN: u8 = 4;
 /// A leader lets an empty node in: [`Invite`] → its raft id, a `u64`.
 pub const INVITE: u8 = 5;
+/// A follower's commands, as a batch → empty, once they are committed.
+pub const FORWARD: u8 = 32;
+/// "Up to where must I have applied for a linearizable read?" One byte, 1 for the lease policy → log index `u64`.
+pub const READ_INDEX: u8 = 33;
+/// A membership change for the leader → empty.
+pub const CHANGE: u8 = 34;
+/// A question for this node's host: `within u64 (ms) · question` → its answer.
+pub const ASK: u8 = 35;
 
 /// How far a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ pub mod adapter;
 pub mod applier;
 pub mod apply_queue;
 mod arrivals;
+mod asking;
 pub mod asks;
 pub mod books;
 mod bootstrap;
@@ -14,6 +15,7 @@ pub mod core;
 #[cfg(test)]
 mod core_panics;
 pub(crate) mod forming;
+mod forwarded;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod fuzz;
@@ -27,6 +29,7 @@ pub mod observer;
 pub mod pending;
 pub mod problems;
 mod proposer;
+mod read_queue;
 mod reads;
 pub mod requests;
 mod run;
@@ -35,6 +38,7 @@ mod session;
 pub mod snapshots;
 mod start;
 mod status;
+pub mod view;
 
 pub use self::inspect::{EntryKind, Inspection, LogEntry};
 pub use self::observer::{LeaderEvent, Observer, Role};

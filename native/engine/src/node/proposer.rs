@@ -4,24 +4,22 @@
 //! their way; there is no timer, and a command alone goes alone. Whatever may have been lost is sent again, and replicas
 //! drop what they see twice.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use openraft::impls::ProgressResponder;
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::command::{Batch, Command};
 use crate::error::{Code, Failure};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, PROPOSALS_IN_FLIGHT_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, PROPOSALS_IN_FLIGHT_MAX};
 use crate::node::adapter::RaftNode;
 use crate::node::core::Core;
-use crate::node::leadership::{Leader, View};
-use crate::node::service::FORWARD;
+use crate::node::messages::FORWARD;
+use crate::node::view::{Leader, View};
 use crate::spin;
 use crate::surroundings::{random_u64, wall_ms};
 
@@ -29,59 +27,6 @@ use crate::surroundings::{random_u64, wall_ms};
 const RESEND: Duration = Duration::from_millis(20);
 /// What was sent and not answered for so many election timeouts is sent again.
 const STALE_ELECTIONS: u32 = 4;
-
-/// Commands that another node forwarded, and who is told of their proposal.
-struct Forwarded {
-    commands: Vec<Command>,
-    reply: oneshot::Sender<Result<(), Failure>>,
-}
-
-#[derive(Default)]
-struct Inbox {
-    waiting: VecDeque<Forwarded>,
-    commands: usize,
-    bytes: usize,
-}
-
-/// Forwarded commands that wait for the proposer of a leader.
-#[derive(Default)]
-pub struct ForwardQueue(Mutex<Inbox>);
-
-impl ForwardQueue {
-    /// Takes commands that another node forwarded. The answer comes when their proposal is committed, or says why not.
-    /// Fails with `Overloaded`, and takes nothing.
-    pub fn push(&self, commands: Vec<Command>) -> Result<oneshot::Receiver<Result<(), Failure>>, Failure> {
-        let bytes: usize = commands.iter().map(|command| command.body.len()).sum();
-        let mut inbox = self.0.lock();
-        if inbox.commands + commands.len() > IN_FLIGHT_MAX || inbox.bytes + bytes > IN_FLIGHT_BYTES_MAX {
-            return Err(Failure::new(Code::Overloaded, "The leader has too many forwarded commands waiting."));
-        }
-        inbox.commands += commands.len();
-        inbox.bytes += bytes;
-        let (reply, answer) = oneshot::channel();
-        inbox.waiting.push_back(Forwarded { commands, reply });
-        Ok(answer)
-    }
-
-    fn pop(&self, room_commands: usize, room_bytes: usize) -> Option<Forwarded> {
-        let mut inbox = self.0.lock();
-        let next = inbox.waiting.front()?;
-        let bytes: usize = next.commands.iter().map(|command| command.body.len()).sum();
-        if next.commands.len() > room_commands || bytes > room_bytes {
-            return None;
-        }
-        inbox.commands -= next.commands.len();
-        inbox.bytes -= bytes;
-        inbox.waiting.pop_front()
-    }
-
-    /// Sends everything that waits back.
-    pub fn refuse_all(&self, failure: &Failure) {
-        let waiting = std::mem::take(&mut *self.0.lock()).waiting;
-        // A receiver that is gone has its answer already: its connection broke, and it sends again.
-        waiting.into_iter().for_each(|group| drop(group.reply.send(Err(failure.clone()))));
-    }
-}
 
 /// One batch on its way; resolves to what is to be sent again, if anything.
 type Flight = BoxFuture<'static, Option<u64>>;
@@ -134,14 +79,14 @@ impl Proposer {
         match &view.leader {
             Some(Leader::Me) => self.propose().await,
             Some(Leader::Other { id, address, .. }) => {
-                self.core.forwarded.refuse_all(&not_leader());
+                self.core.forwarded.refuse_all(&Failure::not_leader());
                 if self.core.config.forward {
                     self.forward(*id, address);
                 } else {
-                    self.core.refuse_unsent(&not_leader());
+                    self.core.refuse_unsent(&Failure::not_leader());
                 }
             }
-            None => self.core.forwarded.refuse_all(&not_leader()),
+            None => self.core.forwarded.refuse_all(&Failure::not_leader()),
         }
     }
 
@@ -161,7 +106,7 @@ impl Proposer {
                     // tokio's cooperative budget starves receivers when very many are ready at once.
                     Ok(_) => match tokio::task::unconstrained(answer).await {
                         Ok(Ok(_)) => Ok(()),
-                        Ok(Err(_)) => Err(not_leader()),
+                        Ok(Err(_)) => Err(Failure::not_leader()),
                         Err(_) => Err(Failure::new(Code::Unavailable, "The proposal was dropped.")),
                     },
                     Err(error) => Err(Failure::new(Code::Unavailable, format!("The consensus core stopped: {error}"))),
@@ -218,9 +163,4 @@ impl Proposer {
         self.seed ^= self.seed << 17;
         self.seed
     }
-}
-
-/// The answer of a node that does not lead.
-pub fn not_leader() -> Failure {
-    Failure::new(Code::NotLeader, "This node is not the leader.")
 }

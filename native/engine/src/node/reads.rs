@@ -7,17 +7,14 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use openraft::ReadPolicy;
-use parking_lot::Mutex;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::error::{Code, Failure};
 use crate::kv::KvReader;
-use crate::limits::READS_MAX;
 use crate::node::core::Core;
-use crate::node::leadership::Leader;
-use crate::node::service::READ_INDEX;
+use crate::node::messages::READ_INDEX;
+use crate::node::read_queue::{Then, Waiting};
+use crate::node::view::Leader;
 use crate::planted::{self, Defect};
 use crate::session::Consistency;
 use crate::spin;
@@ -27,55 +24,18 @@ use crate::worker::Worker;
 /// Before a barrier that failed is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// What is done once the barrier is passed.
-#[derive(Debug)]
-pub enum Then {
-    /// Answer with the applied index.
-    Index,
-    /// Read this operation from the key-value store.
-    Read(Bytes),
-}
-
-#[derive(Debug)]
-struct Waiting {
-    ticket: u64,
-    consistency: Consistency,
-    then: Then,
-}
-
-/// Reads that wait for a barrier.
-#[derive(Default)]
-pub struct ReadQueue {
-    waiting: Mutex<Vec<Waiting>>,
-    bell: Notify,
-    thread: Mutex<Option<mpsc::Sender<(u64, Bytes)>>>,
-}
-
-impl ReadQueue {
-    fn take(&self) -> Vec<Waiting> {
-        std::mem::take(&mut *self.waiting.lock())
-    }
-
-    /// Ends the reading thread.
-    pub fn close(&self) {
-        self.thread.lock().take();
-    }
-}
-
 /// Puts an open request in line; a local one is done at once.
 pub fn submit(core: &Arc<Core>, ticket: u64, consistency: Consistency, then: Then) {
     let one = Waiting { ticket, consistency, then };
     if consistency == Consistency::Local {
         return proceed(core, one);
     }
-    core.reads.waiting.lock().push(one);
-    core.reads.bell.notify_one();
+    core.reads.push(one);
 }
 
 /// Starts the worker that reads the key-value store, so that no disk access holds up the consensus core.
 pub fn spawn_reader(core: &Arc<Core>, reader: KvReader) -> Result<Worker, Failure> {
-    let (sender, mut receiver) = mpsc::channel::<(u64, Bytes)>(READS_MAX);
-    *core.reads.thread.lock() = Some(sender);
+    let mut receiver = core.reads.begin_reading();
     let (owner, pace) = (core.clone(), core.applier.pace.clone());
     Worker::start(&format!("quorate-read-{}", core.config.name), core.config.spin(), async move {
         while let Some((ticket, operation)) = receiver.recv().await {
@@ -94,7 +54,7 @@ pub async fn run(core: Arc<Core>) {
     let mut held: Vec<Waiting> = Vec::new();
     loop {
         if held.is_empty() {
-            core.reads.bell.notified().await;
+            core.reads.pushed().await;
         }
         held.extend(core.reads.take());
         held.retain(|one| core.requests.deadline(one.ticket).is_some());
@@ -179,18 +139,10 @@ fn proceed(core: &Arc<Core>, one: Waiting) {
             };
             core.answer(one.ticket, Ok(Bytes::copy_from_slice(&index.to_le_bytes())));
         }
-        Then::Read(operation) => read(core, one.ticket, operation),
-    }
-}
-
-fn read(core: &Arc<Core>, ticket: u64, operation: Bytes) {
-    let sent = match &*core.reads.thread.lock() {
-        Some(thread) => thread.try_send((ticket, operation)),
-        None => Err(TrySendError::Closed((ticket, operation))),
-    };
-    match sent {
-        Ok(()) => {}
-        Err(TrySendError::Full(_)) => core.answer(ticket, Err(Failure::new(Code::Overloaded, "Too many reads wait."))),
-        Err(TrySendError::Closed(_)) => core.answer(ticket, Err(Failure::closed())),
+        Then::Read(operation) => {
+            if let Err(failure) = core.reads.hand_over(one.ticket, operation) {
+                core.answer(one.ticket, Err(failure));
+            }
+        }
     }
 }

@@ -15,25 +15,18 @@ use crate::command::Batch;
 use crate::consensus::network::is_consensus_call;
 use crate::error::{Code, Failure};
 use crate::limits::BATCH_COMMANDS_MAX;
-use crate::node::asks;
+use crate::node::asking;
 use crate::node::bootstrap;
 use crate::node::core::{Core, Running};
 use crate::node::forming;
-use crate::node::leadership::Leader;
 use crate::node::membership;
-use crate::node::messages::{ABOUT, ACCEPT, About, Change, INVITE, Invite, JOIN, PREPARE, Stage, decode, encode};
-use crate::node::proposer::not_leader;
+use crate::node::messages::{
+    ABOUT, ACCEPT, ASK, About, CHANGE, Change, FORWARD, INVITE, Invite, JOIN, PREPARE, READ_INDEX, Stage, decode,
+    encode,
+};
 use crate::node::reads;
+use crate::node::view::Leader;
 use crate::transport::{Identity, Peer, Service};
-
-/// A follower's commands, as a batch → empty, once they are committed.
-pub const FORWARD: u8 = 32;
-/// "Up to where must I have applied for a linearizable read?" One byte, 1 for the lease policy → log index `u64`.
-pub const READ_INDEX: u8 = 33;
-/// A membership change for the leader → empty.
-pub const CHANGE: u8 = 34;
-/// A question for this node's host: `within u64 (ms) · question` → its answer.
-pub const ASK: u8 = 35;
 
 /// An append stream to a node whose consensus core does not run ends after this long and not at once: the leader opens the
 /// next as soon as one ends.
@@ -138,7 +131,7 @@ async fn answer(core: Arc<Core>, from: &Peer, kind: u8, body: Bytes) -> Result<B
             let changed = match kind {
                 JOIN => membership::change(&core, change, deadline).await,
                 _ if leads(&core) => membership::change_here(&core, change, deadline).await,
-                _ => Err(not_leader()),
+                _ => Err(Failure::not_leader()),
             };
             changed.map(|()| Bytes::new())
         }
@@ -152,8 +145,8 @@ async fn answer(core: Arc<Core>, from: &Peer, kind: u8, body: Bytes) -> Result<B
             let index = reads::confirm(&core, policy).await?;
             Ok(Bytes::copy_from_slice(&index.to_le_bytes()))
         }
-        READ_INDEX => Err(not_leader()),
-        ASK => asks::receive(&core, &from.name, body).await,
+        READ_INDEX => Err(Failure::not_leader()),
+        ASK => asking::receive(&core, &from.name, body).await,
         _ => Err(Failure::invalid(format!("There is no call of kind {kind}."))),
     }
 }
@@ -168,7 +161,7 @@ async fn on_disk(work: impl FnOnce() -> Result<Bytes, Failure> + Send + 'static)
 
 async fn take_forwarded(core: &Arc<Core>, body: Bytes) -> Result<Bytes, Failure> {
     if !leads(core) {
-        return Err(not_leader());
+        return Err(Failure::not_leader());
     }
     let commands = Batch(body).decode()?.commands;
     if commands.len() > BATCH_COMMANDS_MAX {

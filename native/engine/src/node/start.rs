@@ -14,6 +14,7 @@ use crate::config::{MachineKind, NodeConfig};
 use crate::error::Failure;
 use crate::machine::{Outcome, StateMachine};
 use crate::node::applier;
+use crate::node::asking;
 use crate::node::asks;
 use crate::node::core::Core;
 use crate::node::inspect::{self, Inspection, LogEntry};
@@ -22,7 +23,8 @@ use crate::node::membership;
 use crate::node::messages::Change;
 use crate::node::observer::Observer;
 use crate::node::pending::{Fate, Reply};
-use crate::node::reads::{self, Then};
+use crate::node::read_queue::Then;
+use crate::node::reads;
 use crate::node::requests::Effect;
 use crate::node::status;
 use crate::session::Consistency;
@@ -233,7 +235,7 @@ impl Node {
         let core = self.core.clone();
         self.handle.spawn(async move {
             let Some(deadline) = core.requests.deadline(ticket) else { return };
-            let outcome = asks::ask(&core, &server, question, deadline).await;
+            let outcome = asking::ask(&core, &server, question, deadline).await;
             drop(place);
             core.answer(ticket, outcome);
         });

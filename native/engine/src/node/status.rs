@@ -8,6 +8,7 @@ use openraft::async_runtime::WatchReceiver;
 use crate::node::bootstrap::short;
 use crate::node::core::Core;
 use crate::node::observer::LeaderEvent;
+use crate::node::view::Leader;
 
 /// Writes EDN maps with keyword keys.
 #[derive(Default)]
@@ -83,8 +84,8 @@ pub fn status(core: &Core) -> String {
     let progress = *core.applier.progress.borrow();
     let (in_flight, in_flight_bytes) = core.pending.in_flight();
     let leader_address = match &view.leader {
-        Some(crate::node::leadership::Leader::Me) => Some(core.config.address()),
-        Some(crate::node::leadership::Leader::Other { address, .. }) => Some(address.as_str()),
+        Some(Leader::Me) => Some(core.config.address()),
+        Some(Leader::Other { address, .. }) => Some(address.as_str()),
         None => None,
     };
     let edn = Edn::map()

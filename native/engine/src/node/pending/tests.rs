@@ -120,7 +120,7 @@ fn what_was_sent_once_is_not_refused_as_if_it_had_no_effect() {
     let (sent, unsent) = (submit(&pending, b"x"), submit(&pending, b"y"));
     pending.take(1, 100, Instant::now());
     pending.rewind(0);
-    let due = pending.refuse_unsent(&crate::node::proposer::not_leader());
+    let due = pending.refuse_unsent(&Failure::not_leader());
     assert_eq!(due.iter().map(|due| due.0).collect::<Vec<_>>(), vec![unsent]);
     assert!(!pending.has_unsent());
     assert_eq!(pending.resolve([done(sent)].into_iter()).len(), 1);
