@@ -9,10 +9,10 @@ use crate::consensus::network::{SnapshotReceiver, SnapshotSink};
 use crate::consensus::types::{Done, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::durable::blocking;
 use crate::error::Failure;
-use crate::node::applier::Shared;
 use crate::node::apply_queue::Work;
+use crate::node::freezing::{self, Frozen};
 use crate::node::problems::Problem;
-use crate::node::snapshots::{self, Frozen};
+use crate::node::shared::Shared;
 use crate::snapshot::{IncomingSnapshot, OpenSnapshot, SnapshotDir, SnapshotFile};
 use crate::spin;
 use crate::surroundings::Stage;
@@ -84,7 +84,7 @@ impl RaftStateMachine<TypeConfig> for MachineAdapter {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder::Fresh(snapshots::begin(&self.shared), self.snapshots.clone())
+        Builder::Fresh(freezing::begin(&self.shared), self.snapshots.clone())
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
@@ -119,7 +119,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             Builder::Latest(open) => {
                 open.take().ok_or_else(|| Failure::internal("A snapshot builder was used twice."))?
             }
-            Builder::Fresh(frozen, directory) => snapshots::finish(frozen, directory.clone()).await?,
+            Builder::Fresh(frozen, directory) => freezing::finish(frozen, directory.clone()).await?,
         };
         Ok(Snapshot { meta: open.meta, snapshot: open.file })
     }

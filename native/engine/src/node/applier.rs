@@ -6,85 +6,35 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use openraft::storage::RaftLogReader;
-use parking_lot::Mutex;
 
 use crate::command::CommandId;
 use crate::consensus::log::LogStore;
-use crate::consensus::types::{Entry, LogId, SnapshotMeta, StoredMembership};
+use crate::consensus::types::{Entry, SnapshotMeta, StoredMembership};
 use crate::dedup::Verdict;
 use crate::error::{Code, Failure};
 use crate::limits::BATCH_BYTES_MAX;
 use crate::machine::{Applied as Answer, Committed, StateMachine};
-use crate::node::apply_queue::{ApplyQueue, FrozenState, Work, entry_bytes};
+use crate::node::apply_queue::{FrozenState, Work, entry_bytes};
 use crate::node::books::Books;
 use crate::node::observer::Observer;
-use crate::node::pending::{Due, Pending, Reply};
-use crate::node::problems::{Problem, Problems};
-use crate::node::snapshots::UntilClosed;
+use crate::node::pending::{Due, Reply};
+use crate::node::problems::Problem;
+use crate::node::shared::Shared;
+use crate::node::until_closed::UntilClosed;
 use crate::planted::{self, Defect};
 use crate::snapshot::{OpenSnapshot, SnapshotDir};
-use crate::surroundings::{Pace, Stage};
-use crate::watch;
+use crate::surroundings::Stage;
 use crate::worker::Worker;
 
 use self::revival::Revival;
 
 /// Entries read back from the log at once.
 const RANGE_ENTRIES: u64 = 256;
-
-/// How far this node has applied, for whoever waits for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// The next Raft log index to apply; everything below is applied.
-    pub next_log_index: u64,
-    /// The user-visible index.
-    pub index: u64,
-    /// This node's own low-water mark as the applied log knows it.
-    pub own_low: u64,
-    /// User-visible index of the newest snapshot.
-    pub snapshot_index: u64,
-    /// The last Raft entry in it; none before there is one.
-    pub snapshot_log_id: Option<LogId>,
-}
-
-/// What the applying thread shares with the node.
-pub struct Shared {
-    /// Work for the thread.
-    pub queue: Arc<ApplyQueue>,
-    /// Where the answers belong.
-    pub pending: Arc<Pending>,
-    /// Who is told of them.
-    pub observer: Arc<dyn Observer>,
-    /// How far the machine was *given* entries (a hosted one may lag behind).
-    pub progress: watch::Sender<Progress>,
-    /// What is wrong, for the status.
-    pub problems: Arc<Problems>,
-    /// Where entries are read back from, when the queue kept only their range.
-    pub log: Mutex<Option<LogStore>>,
-    /// True while a starting core waits for a snapshot of what the log does not hold any more: nothing is handed over then.
-    pub covering: AtomicBool,
-    /// How long applying takes.
-    pub pace: Pace,
-    /// The last entry and the membership that openraft handed over; it lies ahead of `progress`.
-    pub handed: Mutex<(Option<LogId>, StoredMembership)>,
-}
-
-impl Shared {
-    /// Notes that `snapshot` is on disk, unless a newer one is.
-    pub fn has_snapshot(&self, snapshot: &OpenSnapshot) {
-        self.progress.send_modify(|progress| {
-            if snapshot.index >= progress.snapshot_index {
-                progress.snapshot_index = snapshot.index;
-                progress.snapshot_log_id = snapshot.meta.last_log_id;
-            }
-        });
-    }
-}
 
 /// The thread's own state.
 pub struct Applier {

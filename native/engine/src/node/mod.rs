@@ -16,6 +16,7 @@ pub mod core;
 mod core_panics;
 pub(crate) mod forming;
 mod forwarded;
+mod freezing;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod fuzz;
@@ -35,9 +36,11 @@ pub mod requests;
 mod run;
 mod service;
 mod session;
+mod shared;
 pub mod snapshots;
 mod start;
 mod status;
+mod until_closed;
 pub mod view;
 
 pub use self::inspect::{EntryKind, Inspection, LogEntry};

@@ -1,12 +1,10 @@
-//! Taking snapshots: freeze the machine, write the file beside applies and reads, then tell openraft, which purges.
+//! When a snapshot is taken, and what comes of it: openraft is told, and the log behind it purged.
 
-use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::config::NodeConfig;
@@ -14,12 +12,12 @@ use crate::consensus::types::LogId;
 use crate::durable::blocking;
 use crate::error::{Code, Failure};
 use crate::node::adapter::RaftNode;
-use crate::node::applier::Shared;
-use crate::node::apply_queue::{ApplyQueue, FrozenState, Work};
+use crate::node::apply_queue::Work;
+use crate::node::freezing;
 use crate::node::problems::Problem;
+use crate::node::shared::Shared;
 use crate::planted::{self, Defect};
 use crate::snapshot::{OpenSnapshot, SnapshotDir};
-use crate::surroundings::{Pace, Stage};
 
 /// Bytes logged since the last snapshot that call for one, however few the commands.
 const SNAPSHOT_LOG_BYTES: u64 = 256 << 20;
@@ -100,7 +98,7 @@ impl Snapshots {
         {
             return Ok(newest);
         }
-        let open = finish(&mut begin(&self.shared), self.directory.clone()).await?;
+        let open = freezing::finish(&mut freezing::begin(&self.shared), self.directory.clone()).await?;
         self.shared.has_snapshot(&open);
         if planted::is(Defect::OlderSnapshotInstalled) {
             self.shared.queue.push(Work::Install(open.clone()));
@@ -183,72 +181,6 @@ impl Purge {
         let upto = snapshot?.checked_sub(self.keep)?.min(self.settled?);
         let begins = purged.map_or(0, |purged| purged + 1);
         (upto >= begins + self.keep / 8).then_some(upto)
-    }
-}
-
-/// A view of the state that the applying thread will give.
-pub struct Frozen {
-    view: oneshot::Receiver<Result<FrozenState, Failure>>,
-    queue: Arc<ApplyQueue>,
-    pace: Pace,
-}
-
-/// Asks for a view of the state as of now, in the order of the log.
-pub fn begin(shared: &Shared) -> Frozen {
-    let (reply, view) = oneshot::channel();
-    shared.queue.push(Work::Freeze(reply));
-    Frozen { view, queue: shared.queue.clone(), pace: shared.pace.clone() }
-}
-
-/// Writes the view to `directory`. Fails with `Io`, `StateMachine`, `Closed`.
-pub async fn finish(frozen: &mut Frozen, directory: SnapshotDir) -> Result<OpenSnapshot, Failure> {
-    let queue = frozen.queue.clone();
-    let view = (&mut frozen.view).await.map_err(|_| Failure::closed())??;
-    frozen.pace.pass(Stage::Snapshot).await;
-    blocking(move || write(&directory, view, queue)).await
-}
-
-fn write(directory: &SnapshotDir, frozen: FrozenState, queue: Arc<ApplyQueue>) -> Result<OpenSnapshot, Failure> {
-    if let Some(latest) = directory.latest()?
-        && latest.meta.last_log_id >= frozen.meta.last_log_id
-    {
-        return Ok(latest);
-    }
-    let writer = directory.create(&frozen.meta, frozen.index, &frozen.notes)?;
-    let mut writer = UntilClosed { stream: writer, queue };
-    frozen.view.write_to(&mut writer)?;
-    writer.stream.finish()
-}
-
-/// Reads or writes until the node closes; then it fails, so that nothing keeps a closed node's directory in use.
-pub struct UntilClosed<S> {
-    /// What is read or written.
-    pub stream: S,
-    /// Closed with the node.
-    pub queue: Arc<ApplyQueue>,
-}
-
-impl<S> UntilClosed<S> {
-    fn check(&self) -> io::Result<()> {
-        if self.queue.is_closed() { Err(Failure::closed().into()) } else { Ok(()) }
-    }
-}
-
-impl<S: Read> Read for UntilClosed<S> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        self.check()?;
-        self.stream.read(out)
-    }
-}
-
-impl<S: Write> Write for UntilClosed<S> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.check()?;
-        self.stream.write(data)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
     }
 }
 

@@ -6,15 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 use crate::command::{Batch, Command};
-use crate::consensus::types::{LeaderId, Member, Membership};
+use crate::consensus::types::{LeaderId, LogId, Member, Membership};
 use crate::limits::APPLY_WINDOW_COMMANDS;
 use crate::machine::{Frozen, Note, Notes, Outcome, Reviver};
 use crate::node::observer::LeaderEvent;
+use crate::node::shared::Progress;
 use crate::snapshot::SnapshotDir;
+use crate::surroundings::Pace;
+use crate::watch;
 
 struct Silent;
 
