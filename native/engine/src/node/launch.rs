@@ -35,7 +35,6 @@ use crate::node::run::{self, Parts};
 use crate::node::service::{self, NodeService};
 use crate::node::shared::{Progress, Shared};
 use crate::node::snapshots::Snapshots;
-use crate::node::start::Machine;
 use crate::node::view::View;
 use crate::snapshot::SnapshotDir;
 use crate::spin;
@@ -51,6 +50,16 @@ use crate::worker::Worker;
 const DISK_THREADS: usize = 4;
 /// How long work that waits for disks is given to end.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a node applies its log to.
+pub enum Machine {
+    /// The key-value store on sled.
+    KeyValue,
+    /// A machine behind [`crate::hosted`].
+    Hosted,
+    /// The caller's own.
+    Own(Box<dyn StateMachine>),
+}
 
 /// The workers of a running node.
 pub struct Workers {

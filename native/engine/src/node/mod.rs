@@ -44,7 +44,8 @@ mod until_closed;
 pub mod view;
 
 pub use self::inspect::{EntryKind, Inspection, LogEntry};
+pub use self::launch::Machine;
 pub use self::observer::{LeaderEvent, Observer, Role};
 pub use self::pending::{Fate, Reply};
 pub use self::session::start;
-pub use self::start::{Machine, Node};
+pub use self::start::Node;

@@ -12,13 +12,13 @@ use tokio::sync::oneshot;
 
 use crate::config::{MachineKind, NodeConfig};
 use crate::error::Failure;
-use crate::machine::{Outcome, StateMachine};
+use crate::machine::Outcome;
 use crate::node::applier;
 use crate::node::asking;
 use crate::node::asks;
 use crate::node::core::Core;
 use crate::node::inspect::{self, Inspection, LogEntry};
-use crate::node::launch::{self, Workers};
+use crate::node::launch::{self, Machine, Workers};
 use crate::node::membership;
 use crate::node::messages::Change;
 use crate::node::observer::Observer;
@@ -35,16 +35,6 @@ use crate::worker::Worker;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it looks.
 const JOIN_LOOK: Duration = Duration::from_millis(1);
-
-/// What a node applies its log to.
-pub enum Machine {
-    /// The key-value store on sled.
-    KeyValue,
-    /// A machine behind [`crate::hosted`].
-    Hosted,
-    /// The caller's own.
-    Own(Box<dyn StateMachine>),
-}
 
 /// One running member of a cluster. Dropping it closes it.
 pub struct Node {
