@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use futures_util::Stream as Requests;
 use futures_util::stream;
 use openraft::base::{BoxFuture, BoxStream};
-use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout};
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -19,10 +19,10 @@ use crate::error::{Code, Failure};
 use crate::snapshot::SnapshotFile;
 use crate::transport::Peers;
 
+use super::appends::{Appends, BACKOFF};
 use super::codec::{Answer, Request, decode, encode, encode_request};
-use super::hold::Hold;
+use super::errors::unreachable;
 use super::pipeline::Pipeline;
-use super::stream::{Opening, Stream};
 use super::{APPEND, PRE_VOTE, TRANSFER, VOTE};
 
 /// A follower that answers nothing on an append stream for so many heartbeat intervals is given up.
@@ -31,32 +31,16 @@ const PATIENCE_HEARTBEATS: u32 = 10;
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// A receiver that takes no chunk of a snapshot, or gives no sign of life, for this long is given up.
 const SNAPSHOT_STALL: Duration = Duration::from_secs(10);
-/// First and longest pause after a node could not be reached.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 type RpcResult<T> = Result<T, RPCError<TypeConfig>>;
 
-/// Talks to one node for one purpose of openraft's. Its append stream is opened at first use and kept.
+/// Talks to one node for one purpose of openraft's.
 pub struct Client {
-    pub(super) address: String,
-    pub(super) stream: Option<Stream>,
-    pub(super) hold: Hold,
     peers: Peers,
     me: u64,
     target: u64,
-    opening: Option<Opening>,
-    /// Attempts in a row that brought no stream, or one on which nothing was answered.
-    pub(super) useless_openings: u32,
-}
-
-/// A node that cannot be reached, or does not answer: openraft pauses before it tries again.
-pub(super) fn unreachable(failure: &Failure) -> RPCError<TypeConfig> {
-    RPCError::Unreachable(Unreachable::new(failure))
-}
-
-/// A connection that broke: openraft tries again at once, which tells whether the node can be reached.
-pub(super) fn broken(failure: &Failure) -> RPCError<TypeConfig> {
-    RPCError::Network(NetworkError::new(failure))
+    address: String,
+    appends: Appends,
 }
 
 /// openraft passes the heartbeat interval with append streams.
@@ -66,7 +50,7 @@ fn patience(option: &RPCOption) -> Duration {
 
 impl Client {
     pub(super) fn new(peers: Peers, me: u64, target: u64, address: String) -> Client {
-        Client { address, stream: None, hold: Hold::default(), peers, me, target, opening: None, useless_openings: 0 }
+        Client { peers, me, target, address, appends: Appends::default() }
     }
 
     fn error(&self, failure: &Failure, action: RPCTypes, within: Duration) -> RPCError<TypeConfig> {
@@ -88,28 +72,6 @@ impl Client {
         };
         let answer: Result<A, Failure> = call.await;
         answer.map_err(|failure| self.error(&failure, action, within))
-    }
-
-    /// Makes sure that there is a stream, at the first call or after the last one broke.
-    async fn open(&mut self, patience: Duration) -> Result<(), Failure> {
-        if self.stream.as_mut().is_some_and(|stream| stream.renew(patience)) {
-            return Ok(());
-        }
-        if self.stream.take().is_some_and(|stream| stream.useful) {
-            self.useless_openings = 0;
-        }
-        let (first, longest) = BACKOFF;
-        let pause = match self.useless_openings {
-            0 => Duration::ZERO,
-            failures => (first * 2_u32.saturating_pow(failures - 1)).min(longest),
-        };
-        let open = || Opening::new(&self.peers, &self.address, self.target, patience, pause);
-        let opened = self.opening.get_or_insert_with(open).done().await;
-        self.opening = None;
-        // One more, until the peer answers something on it.
-        self.useless_openings = self.useless_openings.saturating_add(1).min(8);
-        self.stream = Some(opened?);
-        Ok(())
     }
 
     async fn send_snapshot(
@@ -158,8 +120,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
     {
         Box::pin(async move {
             let patience = patience(&option);
-            self.open(patience).await.map_err(|failure| unreachable(&failure))?;
-            let pipeline = Pipeline::new(self, input, patience);
+            let opened = self.appends.open(&self.peers, &self.address, self.target, patience).await;
+            opened.map_err(|failure| unreachable(&failure))?;
+            let pipeline = Pipeline::new(&mut self.appends, &self.address, input, patience);
             let answers =
                 stream::unfold(pipeline, |mut pipeline| async move { Some((pipeline.next().await?, pipeline)) });
             let answers: BoxStream<'s, RpcResult<Answer>> = Box::pin(answers);

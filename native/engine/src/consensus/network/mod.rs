@@ -5,8 +5,10 @@
 //! arrives into calls of the local core.
 
 mod alarm;
+mod appends;
 mod client;
 mod codec;
+mod errors;
 mod hold;
 mod inbound;
 mod pipeline;

@@ -16,8 +16,9 @@ use crate::error::{Code, Failure};
 use crate::planted::{self, Defect};
 
 use super::alarm::Alarm;
-use super::client::{Client, broken, unreachable};
+use super::appends::Appends;
 use super::codec::{Answer, Request};
+use super::errors::{broken, unreachable};
 use super::split::split;
 use super::stream::Stream;
 
@@ -40,7 +41,8 @@ enum Event {
 
 /// The state of one `stream_append`.
 pub(super) struct Pipeline<'a, S> {
-    client: &'a mut Client,
+    appends: &'a mut Appends,
+    address: &'a str,
     input: Option<S>,
     patience: Duration,
     /// Requests that are next to be sent.
@@ -53,11 +55,12 @@ pub(super) struct Pipeline<'a, S> {
 }
 
 impl<'a, S: Requests<Item = Request> + Unpin> Pipeline<'a, S> {
-    /// Over the open stream of `client`; gives the peer up when nothing moves for `patience`.
-    pub(super) fn new(client: &'a mut Client, input: S, patience: Duration) -> Pipeline<'a, S> {
+    /// Over the open stream of `appends`, to `address`; gives the peer up when nothing moves for `patience`.
+    pub(super) fn new(appends: &'a mut Appends, address: &'a str, input: S, patience: Duration) -> Pipeline<'a, S> {
         let (ready, forged) = (VecDeque::new(), VecDeque::new());
         Pipeline {
-            client,
+            appends,
+            address,
             input: Some(input),
             patience,
             ready,
@@ -77,7 +80,7 @@ impl<'a, S: Requests<Item = Request> + Unpin> Pipeline<'a, S> {
             if let Some(answer) = self.forged.pop_front() {
                 return Some(Ok(answer));
             }
-            let stream = self.client.stream.as_mut()?;
+            let stream = self.appends.stream.as_mut()?;
             if self.input.is_none() && self.held.is_none() && self.ready.is_empty() && stream.pending() == 0 {
                 return None;
             }
@@ -97,7 +100,7 @@ impl<'a, S: Requests<Item = Request> + Unpin> Pipeline<'a, S> {
     }
 
     fn send_ready(&mut self) -> Result<(), Failure> {
-        let Some(stream) = self.client.stream.as_mut() else { return Ok(()) };
+        let Some(stream) = self.appends.stream.as_mut() else { return Ok(()) };
         while stream.room()
             && let Some(request) = self.ready.pop_front()
         {
@@ -116,12 +119,12 @@ impl<'a, S: Requests<Item = Request> + Unpin> Pipeline<'a, S> {
     fn take(&mut self, request: Request) {
         if !request.entries.is_empty() {
             if self.held.take().is_some() {
-                self.client.hold.rode();
+                self.appends.hold.rode();
             }
         } else if let Some(held) = &mut self.held {
             held.request = request; // the same, but with a later commit index
             return;
-        } else if self.begun && self.client.hold.worthwhile() {
+        } else if self.begun && self.appends.hold.worthwhile() {
             self.held = Some(Held { request, until: Instant::now() + HOLD });
             return;
         }
@@ -131,27 +134,27 @@ impl<'a, S: Requests<Item = Request> + Unpin> Pipeline<'a, S> {
 
     fn release(&mut self) {
         if let Some(held) = self.held.take() {
-            self.client.hold.expired();
+            self.appends.hold.expired();
             self.ready.push_back(held.request);
         }
     }
 
     /// After any answer but a plain match the follower ends the stream.
     fn answered(&mut self, answer: Answer) -> Item {
-        self.client.useless_openings = 0;
+        self.appends.answered();
         if answer.is_err() {
-            self.client.stream = None;
+            self.appends.stream = None;
         }
         Ok(answer)
     }
 
     fn stalled(&mut self) -> Item {
-        let message = format!("{} answered nothing for {} ms.", self.client.address, self.patience.as_millis());
+        let message = format!("{} answered nothing for {} ms.", self.address, self.patience.as_millis());
         self.fail(&Failure::new(Code::Timeout, message), unreachable)
     }
 
     fn fail(&mut self, failure: &Failure, error: fn(&Failure) -> RPCError<TypeConfig>) -> Item {
-        if let Some(stream) = self.client.stream.take() {
+        if let Some(stream) = self.appends.stream.take() {
             stream.failed(failure);
         }
         Err(error(failure))
