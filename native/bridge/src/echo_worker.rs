@@ -8,8 +8,8 @@ use bytes::Bytes;
 use quorate_engine::machine::Outcome;
 use quorate_engine::{Code, Failure, records};
 
-use crate::echo::{Asked, Shared, committed};
 use crate::echo_request::Request;
+use crate::echo_shared::{Asked, Shared, committed};
 
 pub(crate) struct Worker {
     shared: Arc<Shared>,
@@ -47,7 +47,7 @@ impl Worker {
     }
 
     fn answer(&mut self, asked: Asked) {
-        if self.shared.config.mirror
+        if self.shared.mirror
             && let Some(command) = committed(&asked)
         {
             records::entry(&mut self.entries, &command);

@@ -19,6 +19,7 @@
 mod codes;
 pub mod echo;
 pub mod echo_request;
+mod echo_shared;
 mod echo_worker;
 pub mod edn_config;
 pub mod edn_shape;
