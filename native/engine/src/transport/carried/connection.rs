@@ -1,17 +1,14 @@
-//! One connection: two streams, a sign of life now and then, and its two halves for the transport.
+//! One connection: two streams, and a sign of life now and then.
 
 use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
 use super::datagram::{Ack, Packet};
-use super::hub::Hub;
 use super::receiving::{Found, Receiving, WINDOW_FIRST};
 use super::sending::Sending;
 
@@ -270,24 +267,37 @@ impl State {
             taken => Poll::Ready(Ok(taken)),
         }
     }
-}
 
-#[cfg(test)]
-impl State {
+    /// Has what was written sent.
     pub(super) fn flush(&mut self) {
         self.sending.flush();
     }
 
-    pub(super) fn drop_writer(&mut self) {
-        self.writing = false;
+    /// Fails once the connection is over.
+    pub(super) fn check(&self) -> io::Result<()> {
+        if self.phase == Phase::Ended { Err(self.error()) } else { Ok(()) }
+    }
+
+    /// Nothing more will be written.
+    pub(super) fn finish(&mut self) {
         self.sending.finish();
     }
 
+    /// Nobody writes any more.
+    pub(super) fn drop_writer(&mut self) {
+        self.writing = false;
+        self.finish();
+    }
+
+    /// Nobody reads any more.
     pub(super) fn drop_reader(&mut self) {
         self.reading = false;
         self.receiving.discard();
     }
+}
 
+#[cfg(test)]
+impl State {
     /// Bytes held each way.
     pub(super) fn held(&self) -> (usize, usize) {
         (self.sending.held(), self.receiving.held())
@@ -313,87 +323,5 @@ impl Connection {
 
     pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
         self.state.lock()
-    }
-}
-
-/// Gives an attempted connection up unless it came about.
-struct Attempt {
-    hub: Arc<Hub>,
-    connection: Option<Arc<Connection>>,
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.hub.abort(&connection);
-        }
-    }
-}
-
-/// Waits until `connection`, just asked for, is open.
-pub(super) async fn opened(hub: &Arc<Hub>, connection: Arc<Connection>) -> io::Result<(Reader, Writer)> {
-    let mut attempt = Attempt { hub: hub.clone(), connection: Some(connection.clone()) };
-    hub.step(&connection, |_, _| ());
-    std::future::poll_fn(|context| connection.lock().poll_open(context)).await?;
-    attempt.connection = None;
-    Ok(halves(hub, connection))
-}
-
-/// The two halves of `connection`.
-pub(super) fn halves(hub: &Arc<Hub>, connection: Arc<Connection>) -> (Reader, Writer) {
-    (Reader { hub: hub.clone(), connection: connection.clone() }, Writer { hub: hub.clone(), connection })
-}
-
-/// What the peer sends.
-pub(super) struct Reader {
-    hub: Arc<Hub>,
-    connection: Arc<Connection>,
-}
-
-/// What goes to the peer; dropping it ends this direction after what was written.
-pub(super) struct Writer {
-    hub: Arc<Hub>,
-    connection: Arc<Connection>,
-}
-
-impl AsyncRead for Reader {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.hub.step(&self.connection, |state, now| state.poll_read(context, out, now))
-    }
-}
-
-impl AsyncWrite for Writer {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.hub.step(&self.connection, |state, _| state.poll_write(context, bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.hub.step(&self.connection, |state, _| {
-            state.sending.flush();
-            if state.phase == Phase::Ended { Poll::Ready(Err(state.error())) } else { Poll::Ready(Ok(())) }
-        })
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.hub.step(&self.connection, |state, _| state.sending.finish());
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.hub.step(&self.connection, |state, _| {
-            state.reading = false;
-            state.receiving.discard();
-        });
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.hub.step(&self.connection, |state, _| {
-            state.writing = false;
-            state.sending.finish();
-        });
     }
 }

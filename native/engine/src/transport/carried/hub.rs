@@ -15,8 +15,9 @@ use crate::error::Failure;
 use crate::limits::{CARRIED_BACKLOG, CARRIED_CONNECTIONS_MAX};
 use crate::surroundings::random_u64;
 
-use super::connection::{Connection, Key, State, halves};
+use super::connection::{Connection, Key, State};
 use super::datagram::{Datagram, Packet, decode, encode};
+use super::halves::halves;
 use super::receiving::WINDOW_FIRST;
 use crate::transport::wire::Duplex;
 

@@ -13,6 +13,7 @@
 
 mod connection;
 mod datagram;
+mod halves;
 mod hub;
 mod receiving;
 mod sending;
@@ -32,7 +33,7 @@ use crate::error::Failure;
 
 pub use hub::Carrier;
 
-use self::connection::opened;
+use self::halves::opened;
 use self::hub::Hub;
 use super::wire::{Duplex, Listener, Wire};
 
