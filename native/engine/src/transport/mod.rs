@@ -8,6 +8,7 @@
 mod append;
 mod backoff;
 pub mod carried;
+mod dialer;
 mod frame;
 mod handshake;
 mod link;
@@ -15,6 +16,7 @@ mod peers;
 mod segments;
 mod serve;
 mod server;
+mod service;
 mod slot;
 mod snapshot;
 #[cfg(test)]
@@ -26,8 +28,10 @@ pub mod wire;
 
 pub use append::{AppendReceiver, AppendSender};
 pub use handshake::{Identity, PROTOCOL_MAX, PROTOCOL_MIN, Peer, Purpose};
-pub use peers::{PeerStats, Peers};
-pub use server::{Service, Transport, TransportOptions};
+pub use peers::Peers;
+pub use server::{Transport, TransportOptions};
+pub use service::Service;
+pub use slot::PeerStats;
 
 /// Calls of a kind below this are introductions, served to nodes that have not joined the cluster yet; calls from
 /// here on are for members of the same cluster only.

@@ -5,70 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::{Duration, Instant, timeout, timeout_at};
+use tokio::time::{Duration, timeout};
 
 use crate::error::{Code, Failure};
 use crate::limits::PEERS_MAX;
 
-use super::frame::{FrameReader, FrameSink, failure_in};
-use super::handshake::{Host, Identity, Purpose, introduce};
-use super::slot::Slot;
+use super::dialer::{Dialer, no_answer};
+use super::handshake::Identity;
+use super::slot::{PeerStats, Slot};
 use super::wire::{Tcp, Wire};
-
-/// What is known of the node at one address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerStats {
-    /// The address, `host:port`.
-    pub address: String,
-    /// The Raft id of the node that answered there last.
-    pub node: Option<u64>,
-    /// Its name.
-    pub name: Option<String>,
-    /// Whether a connection to it is open, for calls or for appends.
-    pub connected: bool,
-    /// The last thing that went wrong with it, as a sentence; stays when all is well again.
-    pub last_error: Option<String>,
-    /// Smoothed round-trip time of the transport's own messages and of heartbeats, in microseconds.
-    pub round_trip_us: Option<u64>,
-    /// Bytes of the snapshot that is being sent there: sent so far, and in all.
-    pub snapshot: Option<(u64, u64)>,
-}
-
-/// Makes connections and introduces this node over them.
-pub(super) struct Dialer {
-    wire: Arc<dyn Wire>,
-    identity: Box<dyn Fn() -> Identity + Send + Sync>,
-}
-
-impl Dialer {
-    pub(super) fn identity(&self) -> Identity {
-        (self.identity)()
-    }
-
-    /// Connects to `address` and introduces `mine`, all within the time given. Fails with `Unavailable`, `Timeout` or
-    /// what the handshake fails with.
-    pub(super) async fn connect(
-        &self,
-        address: &str,
-        mine: &Identity,
-        to: Option<u64>,
-        purpose: Purpose,
-        within: Duration,
-    ) -> Result<(FrameReader, FrameSink, Host), Failure> {
-        let deadline = Instant::now() + within;
-        let connection = match timeout_at(deadline, self.wire.connect(address)).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => {
-                if let Some(refusal) = failure_in(&error) {
-                    return Err(refusal.clone());
-                }
-                return Err(Failure::new(Code::Unavailable, format!("Cannot connect to {address}: {error}.")));
-            }
-            Err(_) => return Err(no_answer(address, within)),
-        };
-        introduce(connection, mine, to, purpose, deadline.saturating_duration_since(Instant::now())).await
-    }
-}
 
 /// Connections to other nodes, made when they are needed and kept. Clones share them.
 #[derive(Clone)]
@@ -90,7 +35,7 @@ impl Peers {
 
     /// [`Peers::new`] over any `wire`.
     pub fn over(wire: Arc<dyn Wire>, identity: impl Fn() -> Identity + Send + Sync + 'static) -> Peers {
-        let dialer = Arc::new(Dialer { wire, identity: Box::new(identity) });
+        let dialer = Arc::new(Dialer::new(wire, Box::new(identity)));
         Peers { shared: Arc::new(SharedPeers { dialer, slots: Mutex::new(Some(BTreeMap::new())) }) }
     }
 
@@ -171,10 +116,6 @@ impl Peers {
         slots.insert(address.to_owned(), slot.clone());
         Ok(slot)
     }
-}
-
-fn no_answer(address: &str, within: Duration) -> Failure {
-    Failure::new(Code::Timeout, format!("{address} did not answer within {} ms.", within.as_millis()))
 }
 
 fn wrong_node(address: &str, name: &str, id: u64, wanted: u64) -> Failure {

@@ -16,12 +16,19 @@ use crate::limits::{CALLS_SERVED_MAX, SEND_QUEUE_BYTES};
 use super::MEMBER_CALLS_FROM;
 use super::frame::{Frame, FrameReader, FrameSink, encode_outcome, kind};
 use super::handshake::{Identity, Peer};
-use super::server::Context;
+use super::service::Service;
+use super::warnings::Warnings;
 
 /// A snapshot of which no chunk comes for this long is given up.
 const SNAPSHOT_SILENCE: Duration = Duration::from_secs(30);
 /// While the service digests a snapshot, the sender hears this often that the node is alive.
 pub(super) const SNAPSHOT_BUSY_EVERY: Duration = Duration::from_millis(500);
+
+/// What every connection's task needs.
+pub(super) struct Context {
+    pub service: Arc<dyn Service>,
+    pub warnings: Warnings,
+}
 
 type Answered = (u64, Result<Bytes, Failure>);
 

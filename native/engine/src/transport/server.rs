@@ -3,10 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Duration, sleep};
@@ -15,8 +12,9 @@ use crate::error::{Code, Failure};
 use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_FRAME_BYTES_MAX};
 
 use super::frame::FrameSink;
-use super::handshake::{Identity, Peer, Purpose, receive, refuse};
-use super::serve::{serve_append, serve_calls, serve_snapshot};
+use super::handshake::{Purpose, receive, refuse};
+use super::serve::{Context, serve_append, serve_calls, serve_snapshot};
+use super::service::Service;
 use super::warnings::Warnings;
 use super::wire::{Duplex, Listener, Tcp, Wire};
 
@@ -24,30 +22,6 @@ use super::wire::{Duplex, Listener, Tcp, Wire};
 const HANDSHAKE: Duration = Duration::from_secs(3);
 /// Pause after the operating system could not hand out a connection (no file handles, for instance).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// What a node does for those who connect to it. Futures and streams are dropped when their connection ends or the
-/// transport closes, at any point where they wait.
-pub trait Service: Send + Sync + 'static {
-    /// Who this node is now. Asked once a handshake.
-    fn identity(&self) -> Identity;
-
-    /// Answers one call. Only kinds below [`super::MEMBER_CALLS_FROM`] come from strangers. A failure reaches the
-    /// caller with its code and message.
-    fn call(&self, from: Peer, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Bytes, Failure>>;
-
-    /// Answers a stream of append requests, in order, in the streams of frames. `input` ends when the peer ends it or
-    /// the connection breaks; the connection ends when the returned stream does.
-    fn append_stream(&self, from: Peer, input: BoxStream<'static, Bytes>) -> BoxStream<'static, Bytes>;
-
-    /// Takes in one snapshot: what it covers (`head`) and its file in chunks. `chunks` yields an error, and ends, when
-    /// the connection breaks or the file is incomplete. The answer goes back to the sender.
-    fn snapshot(
-        &self,
-        from: Peer,
-        head: Bytes,
-        chunks: BoxStream<'static, Result<Bytes, Failure>>,
-    ) -> BoxFuture<'static, Result<Bytes, Failure>>;
-}
 
 /// Bounds of a [`Transport`]; the defaults are right outside of tests.
 #[derive(Clone, Copy, Debug)]
@@ -62,13 +36,6 @@ impl Default for TransportOptions {
     fn default() -> TransportOptions {
         TransportOptions { connections_max: CONNECTIONS_MAX, handshake: HANDSHAKE }
     }
-}
-
-/// What every connection's task needs.
-pub(super) struct Context {
-    pub service: Arc<dyn Service>,
-    pub options: TransportOptions,
-    pub warnings: Warnings,
 }
 
 /// A listening transport. Dropping it closes it without waiting.
@@ -93,8 +60,8 @@ impl Transport {
     ) -> Result<Transport, Failure> {
         let listener = wire.listen(address).await.map_err(|error| cannot_listen(address, &error))?;
         let address = listener.address();
-        let context = Arc::new(Context { service, options, warnings: Warnings::new() });
-        let accepting = tokio::spawn(accept(listener, context));
+        let context = Arc::new(Context { service, warnings: Warnings::new() });
+        let accepting = tokio::spawn(accept(listener, context, options));
         Ok(Transport { address, accepting: Mutex::new(Some(accepting)) })
     }
 
@@ -134,7 +101,7 @@ fn cannot_listen(address: &str, error: &io::Error) -> Failure {
 }
 
 /// Aborting this task drops the set, and with it every connection.
-async fn accept(mut listener: Box<dyn Listener>, context: Arc<Context>) {
+async fn accept(mut listener: Box<dyn Listener>, context: Arc<Context>, options: TransportOptions) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -146,10 +113,10 @@ async fn accept(mut listener: Box<dyn Listener>, context: Arc<Context>) {
                 }
             }
             accepted = listener.accept() => match accepted {
-                Ok(connection) if connections.len() < context.options.connections_max => {
-                    connections.spawn(serve(connection, context.clone()));
+                Ok(connection) if connections.len() < options.connections_max => {
+                    connections.spawn(serve(connection, context.clone(), options.handshake));
                 }
-                Ok(connection) => turn_away(connection, &context),
+                Ok(connection) => turn_away(connection, &context, options.connections_max),
                 Err(error) => {
                     context.warnings.warn(format_args!("No connection could be accepted: {error}."));
                     sleep(ACCEPT_PAUSE).await;
@@ -160,8 +127,8 @@ async fn accept(mut listener: Box<dyn Listener>, context: Arc<Context>) {
 }
 
 /// Refuses without a task: what does not fit into the socket's empty buffer at once is not worth waiting for.
-fn turn_away(connection: Duplex, context: &Context) {
-    let message = format!("The limit of {} connections is reached.", context.options.connections_max);
+fn turn_away(connection: Duplex, context: &Context, limit: usize) {
+    let message = format!("The limit of {limit} connections is reached.");
     context.warnings.warn(format_args!("{} was refused. {message}", connection.remote));
     let group = context.service.identity().group;
     let mut sink = FrameSink::new(connection.writer, group, HANDSHAKE_FRAME_BYTES_MAX, connection.remote);
@@ -170,10 +137,10 @@ fn turn_away(connection: Duplex, context: &Context) {
     }
 }
 
-async fn serve(connection: Duplex, context: Arc<Context>) {
+async fn serve(connection: Duplex, context: Arc<Context>, handshake: Duration) {
     let remote = connection.remote.clone();
     let me = context.service.identity();
-    let (reader, sink, peer, purpose) = match receive(connection, &me, context.options.handshake).await {
+    let (reader, sink, peer, purpose) = match receive(connection, &me, handshake).await {
         Ok(received) => received,
         Err(failure) => {
             return context.warnings.warn(format_args!("Connection from {remote} closed. {failure}"));

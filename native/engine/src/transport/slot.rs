@@ -12,14 +12,33 @@ use crate::error::{Code, Failure};
 
 use super::MEMBER_CALLS_FROM;
 use super::backoff::backoff;
+use super::dialer::Dialer;
 use super::handshake::{Host, Purpose};
 use super::link::Link;
-use super::peers::{Dialer, PeerStats};
 
 /// A connection attempt for calls, handshake included, takes at most this long.
 const DIAL: Duration = Duration::from_secs(2);
 /// Strangers introduce themselves anew at most this often: one of them may have joined.
 const REINTRODUCE: Duration = Duration::from_millis(250);
+
+/// What is known of the node at one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStats {
+    /// The address, `host:port`.
+    pub address: String,
+    /// The Raft id of the node that answered there last.
+    pub node: Option<u64>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Whether a connection to it is open, for calls or for appends.
+    pub connected: bool,
+    /// The last thing that went wrong with it, as a sentence; stays when all is well again.
+    pub last_error: Option<String>,
+    /// Smoothed round-trip time of the transport's own messages and of heartbeats, in microseconds.
+    pub round_trip_us: Option<u64>,
+    /// Bytes of the snapshot that is being sent there: sent so far, and in all.
+    pub snapshot: Option<(u64, u64)>,
+}
 
 type Attempt = Shared<BoxFuture<'static, Result<Arc<Link>, Failure>>>;
 
