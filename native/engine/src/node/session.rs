@@ -12,7 +12,7 @@ use crate::codec::Reader;
 use crate::config::NodeConfig;
 use crate::error::{Code, Failure};
 use crate::hosted::host_failure;
-use crate::kv::WatchSink;
+use crate::kv::{KvReader, WatchSink};
 use crate::limits::{DATAGRAMS_BYTES_MAX, DATAGRAMS_MAX, EVENTS_BYTES_MAX, EVENTS_MAX, LEADER_EVENTS_MAX};
 use crate::machine::Outcome;
 use crate::node::messages::Change;
@@ -305,13 +305,14 @@ impl NodeSession {
         Ok(Vec::new())
     }
 
+    /// The store whose keys can be watched. Fails with `Invalid` when the machine is another.
+    fn kv(&self) -> Result<&KvReader, Failure> {
+        let reader = self.node.core().reader.as_ref();
+        reader.ok_or_else(|| Failure::invalid("This node has no key-value store to watch."))
+    }
+
     fn watch(&self, body: Bytes) -> Result<Vec<u8>, Failure> {
-        let kv = self
-            .node
-            .core()
-            .reader
-            .as_ref()
-            .ok_or_else(|| Failure::invalid("This node has no key-value store to watch."))?;
+        let kv = self.kv()?;
         let mut reader = Reader::new(body);
         let (from, exact, key) = (reader.u64()?, reader.u8()? == 1, reader.bytes()?);
         reader.end()?;
@@ -322,12 +323,7 @@ impl NodeSession {
     }
 
     fn unwatch(&self, body: Bytes) -> Result<Vec<u8>, Failure> {
-        let kv = self
-            .node
-            .core()
-            .reader
-            .as_ref()
-            .ok_or_else(|| Failure::invalid("This node has no key-value store to watch."))?;
+        let kv = self.kv()?;
         if let Some(inner) = self.watches.lock().remove(&Reader::new(body).u64()?) {
             kv.unwatch(inner);
         }

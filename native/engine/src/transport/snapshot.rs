@@ -33,30 +33,21 @@ impl Peers {
     ) -> Result<Bytes, Failure> {
         let slot = self.slot(address)?;
         let progress = Progress { slot: &slot, sent: 0, len: file.len };
-        let sending = self.send(address, to, head, file, stall, progress);
+        let sending = async {
+            let me = self.identity();
+            let dialled = self.dialer().connect(address, &me, Some(to), Purpose::Snapshot, stall).await;
+            let (reader, mut sink, host) = dialled?;
+            slot.met(&host);
+            let len = Bytes::copy_from_slice(&file.len.to_le_bytes());
+            sink.push(kind::SNAPSHOT_HEAD, &[len, head])?;
+            let chunks = ReadAhead::new(file);
+            Sending { address, reader, sink, chunks, stall, progress }.run().await
+        };
         let answer = sending.await;
         if let Err(failure) = &answer {
             slot.failed(&failure.message);
         }
         answer
-    }
-
-    async fn send(
-        &self,
-        address: &str,
-        to: u64,
-        head: Bytes,
-        file: SnapshotFile,
-        stall: Duration,
-        progress: Progress<'_>,
-    ) -> Result<Bytes, Failure> {
-        let me = self.identity();
-        let (reader, mut sink, host) = self.dialer().connect(address, &me, Some(to), Purpose::Snapshot, stall).await?;
-        progress.slot.met(&host);
-        let len = Bytes::copy_from_slice(&file.len.to_le_bytes());
-        sink.push(kind::SNAPSHOT_HEAD, &[len, head])?;
-        let chunks = ReadAhead::new(file);
-        Sending { address, reader, sink, chunks, stall, progress }.run().await
     }
 }
 
