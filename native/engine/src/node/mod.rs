@@ -13,6 +13,7 @@ mod bootstrap;
 pub mod core;
 #[cfg(test)]
 mod core_panics;
+mod elections;
 pub(crate) mod forming;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
