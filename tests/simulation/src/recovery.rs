@@ -57,6 +57,7 @@ impl Run<'_> {
             let usual = self.hosts[host].usual;
             self.hosts[host].paused_until = 0;
             self.hosts[host].break_machine(false);
+            self.hosts[host].calm();
             self.hosts[host].disk.set_faults(|faults| *faults = Default::default());
             if let Some(life) = &self.hosts[host].life {
                 life.delays.set(|slow| *slow = usual);
