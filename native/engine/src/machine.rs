@@ -7,6 +7,7 @@
 use std::io;
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt, ready};
 
 use crate::command::CommandId;
 use crate::error::Failure;
@@ -47,10 +48,17 @@ pub enum Applied {
     Now(Vec<Outcome>),
     /// Taken: the host applies later and acknowledges by index (see [`crate::hosted`]).
     Later,
+    /// Not all are taken, there is no room for more: the same call again, once the machine [settled](StateMachine::settled).
+    Full,
 }
 
 /// A consistent view of the machine's state at one index, which may be written out while the machine goes on.
 pub trait Frozen: Send {
+    /// Ends when the state can be written; fails when it never can. Awaited once, before [`Frozen::write_to`].
+    fn ready(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        ready(Ok(())).boxed()
+    }
+
     /// Writes the whole state to `out`. Called once, on a thread of its own; may take long.
     fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> Result<(), Failure>;
 }
@@ -71,6 +79,13 @@ pub trait StateMachine: Send + 'static {
     /// that a crash leaves either the old state, the new one, or a machine that knows that it is empty. `index` is the
     /// user-visible index of the snapshot. Durable on return when [`StateMachine::checkpoint`] is what makes it so.
     fn install(&mut self, index: u64, payload: &mut dyn io::Read, notes: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure>;
+
+    /// Ends when what the last call of [`StateMachine::apply`] or [`StateMachine::install`] left to others is done: a host makes room,
+    /// or installs. Awaited after each such call that went well, on the applying thread, whose only timers are [`crate::worker`]'s.
+    /// Fails as the call would have.
+    fn settled(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        ready(Ok(())).boxed()
+    }
 
     /// How to open this machine anew, in the same place, should it fail. `None` when the failed call can simply be repeated.
     fn reviver(&self) -> Option<Box<dyn Reviver>> {

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 
 use crate::disk::Disk;
 use crate::error::Failure;
+use crate::hosted::Bounds;
 use crate::transport::wire::Wire;
 
 /// Work that may take its time; see [`Delays`].
@@ -61,6 +62,8 @@ pub struct Surroundings {
     pub disk: Arc<dyn Disk>,
     /// How long work takes.
     pub delays: Arc<dyn Delays>,
+    /// How much a hosted machine's host may have that it has not acknowledged.
+    pub host_bounds: Bounds,
 }
 
 /// Random numbers and the wall clock of one thread.

@@ -71,6 +71,11 @@ impl NodeDelays {
         Arc::new(NodeDelays { state: Arc::new(Mutex::new((slow, rng))) })
     }
 
+    /// Whether nothing is applied.
+    pub fn is_stuck(&self) -> bool {
+        self.state.lock().0.stuck
+    }
+
     /// As slow as this from now on.
     pub fn set(&self, change: impl FnOnce(&mut Slow)) {
         change(&mut self.state.lock().0);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_engine::machine::Outcome;
-use quorate_engine::node::Reply;
 use quorate_engine::session::Consistency;
 use quorate_engine::{Code, Failure};
 use quorate_linear::linear::{Act, Operation};
@@ -170,7 +169,7 @@ impl Clients {
         let body = ask.encode(self.rng.below(self.padding + 1) as usize);
         let (bytes, patience) = (hash(&body), self.patience);
         let call = shared.lock().stamp();
-        let submitted = host.with(|life| (life.number, life.node.submit(body, patience, Reply::Observer)));
+        let submitted = host.with(|life| (life.number, life.submit(body, patience)));
         let Some((life, Ok(sequence))) = submitted else { return self.free(client, now) };
         let ticket = Ticket { node: host.index, life, sequence };
         self.counts.writes += 1;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_engine::config::TransportKind;
-use quorate_engine::node::{Machine, Node};
+use quorate_engine::node::{Machine, Node, Reply};
 use quorate_engine::surroundings::{Surroundings, enter};
 use quorate_engine::{Failure, NodeConfig};
 use quorate_linear::rng::Rng;
@@ -21,6 +22,7 @@ use crate::disk::{Power, SimDisk};
 use crate::machine::{RegisterMachine, Registers};
 use crate::network::{Network, SimWire};
 use crate::plan::Plan;
+use crate::process::{Hosting, Place, Process};
 use crate::world::{Shared, SimObserver};
 
 /// The wall clock at the beginning, in ms since 1970.
@@ -38,11 +40,32 @@ pub struct Life {
     pub delays: Arc<NodeDelays>,
     /// What it has applied.
     pub registers: Arc<Mutex<Registers>>,
+    /// The process that has the machine, where one has.
+    process: Option<Process>,
     runtime: Runtime,
     chance: Arc<NodeChance>,
     begun: Instant,
     /// Its own time since it began, in ms.
     local_ms: u64,
+}
+
+impl Life {
+    /// Has the node accept a command; whoever waits for its outcome is told by the node or its host process. Returns the sequence
+    /// number. Fails as [`Node::submit`] does.
+    pub fn submit(&self, body: Bytes, patience: Duration) -> Result<u64, Failure> {
+        let sequence = self.node.submit(body, patience, Reply::Observer)?;
+        if let Some(process) = &self.process {
+            process.waiters().lock().expect(sequence);
+        }
+        Ok(sequence)
+    }
+
+    fn turn(&mut self, now: u64) {
+        if let Some(process) = &mut self.process {
+            let _runtime = self.runtime.enter();
+            process.turn(now, &self.node);
+        }
+    }
 }
 
 /// See the module.
@@ -74,6 +97,9 @@ pub struct Host {
     directory: PathBuf,
     graves: PathBuf,
     config: NodeConfig,
+    hosting: Option<Hosting>,
+    /// Host processes do what they are asked for.
+    calm: bool,
     rng: Rng,
     lives: u64,
     /// Time that the clock has still to be moved on, in thousandths of a ms.
@@ -106,6 +132,8 @@ impl Host {
             jumped_ms: 0,
             refused: None,
             config: config(plan, index, &directory),
+            hosting: plan.hosting,
+            calm: false,
             directory,
             graves,
             rng: rng.split(2),
@@ -123,16 +151,22 @@ impl Host {
         let runtime = runtime.map_err(|error| Failure::io("Starting a runtime", &error))?;
         let chance = NodeChance::new(rng.split(1), self.wall_ms(now));
         let delays = NodeDelays::new(self.usual, rng.split(2));
-        let (machine, registers) = RegisterMachine::new(self.index, shared.clone(), self.broken.clone());
+        let (machine, registers, process) = self.machine(&rng, shared, &delays);
         let (node, power) = (self.index, self.power.clone());
         let wire = Arc::new(SimWire { network: network.clone(), node, power: power.clone() });
-        let observer = SimObserver { node, life: self.lives, power, shared: shared.clone(), network: network.clone() };
-        let surroundings = Surroundings { wire, disk: Arc::new(self.disk.clone()), delays: delays.clone() };
+        let waiters = process.as_ref().map(|process| process.waiters().clone());
+        let (shared, network_of) = (shared.clone(), network.clone());
+        let observer = SimObserver { node, life: self.lives, power, shared, waiters, network: network_of };
+        let surroundings = Surroundings {
+            wire,
+            disk: Arc::new(self.disk.clone()),
+            delays: delays.clone(),
+            host_bounds: self.hosting.map(|hosting| hosting.bounds()).unwrap_or_default(),
+        };
         let _entered = enter(chance.clone());
         let config = self.config.clone();
         let (begun, started) = runtime.block_on(async {
             let begun = Instant::now();
-            let machine = Machine::Own(Box::new(machine));
             (begun, Node::start_inline(config, machine, Arc::new(observer), surroundings).await)
         });
         let node = match started {
@@ -150,8 +184,37 @@ impl Host {
         self.refused = None;
         self.owed = 0;
         self.paused_until = 0;
-        self.life = Some(Life { number: self.lives, node, delays, registers, runtime, chance, begun, local_ms: 0 });
+        self.life =
+            Some(Life { number: self.lives, node, delays, registers, process, runtime, chance, begun, local_ms: 0 });
         Ok(())
+    }
+
+    /// The machine of a new life, its state, and the process that it is in, if it is.
+    fn machine(
+        &self,
+        rng: &Rng,
+        shared: &Shared,
+        delays: &Arc<NodeDelays>,
+    ) -> (Machine, Arc<Mutex<Registers>>, Option<Process>) {
+        let (shared, broken) = (shared.clone(), self.broken.clone());
+        let Some(hosting) = self.hosting else {
+            let (machine, registers) = RegisterMachine::new(self.index, shared, broken);
+            return (Machine::Own(Box::new(machine)), registers, None);
+        };
+        let place = Place { node: self.index, life: self.lives, shared, delays: delays.clone(), broken };
+        let mut process = Process::new(place, hosting, rng.split(3));
+        if self.calm {
+            process.calm();
+        }
+        (Machine::Hosted, process.registers().clone(), Some(process))
+    }
+
+    /// From now on host processes do what they are asked for.
+    pub fn calm(&mut self) {
+        self.calm = true;
+        if let Some(process) = self.life.as_mut().and_then(|life| life.process.as_mut()) {
+            process.calm();
+        }
     }
 
     /// True while the node runs (it may stand still).
@@ -186,6 +249,9 @@ impl Host {
             }
             tokio::time::sleep_until(until).await;
         });
+        if self.power.is_on() {
+            life.turn(now);
+        }
     }
 
     /// Runs `work` with the node, on its thread and clock.
@@ -267,6 +333,9 @@ fn config(plan: &Plan, index: usize, directory: &Path) -> NodeConfig {
     config.snapshot_commands = plan.snapshot_commands;
     config.log_keep_entries = plan.keep_entries;
     config.log_bytes = plan.log_bytes;
+    if let Some(hosting) = &plan.hosting {
+        config.snapshot_timeout_ms = hosting.timeout_ms;
+    }
     config.join_only = index >= plan.founders;
     config.insecure = true;
     config

@@ -21,6 +21,7 @@ pub mod mutants;
 pub mod network;
 pub mod panics;
 pub mod plan;
+pub mod process;
 mod recovery;
 pub mod runner;
 pub mod shrink;

@@ -74,7 +74,8 @@ impl Registers {
         true
     }
 
-    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// Writes all of it to `out`. Fails as `out` does.
+    pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&self.index.to_le_bytes())?;
         out.write_all(&(self.values.len() as u32).to_le_bytes())?;
         for (key, value) in &self.values {
@@ -90,7 +91,8 @@ impl Registers {
         Ok(())
     }
 
-    fn read_from(input: &mut dyn Read) -> io::Result<Registers> {
+    /// What [`Registers::write_to`] wrote. Fails as `input` does, and when that ends too early.
+    pub fn read_from(input: &mut dyn Read) -> io::Result<Registers> {
         let mut index = [0; 8];
         input.read_exact(&mut index)?;
         let mut number = || {

@@ -31,10 +31,7 @@ impl Run<'_> {
             }
             if self.now >= readmit_at {
                 readmit_at = self.now + READMIT_MS;
-                // One that has acknowledged may still be taken out: a removal that was given up was on its way.
-                let out = self.agenda.taken_out.iter().copied();
-                let out = out.filter(|host| self.progress.waits_for(*host) || self.lags(*host));
-                out.collect::<Vec<_>>().into_iter().for_each(|host| self.readmit(host));
+                self.readmit_missing();
             }
             let holds = self.progress.judge(self.now).and_then(|()| self.judge_lag(&hosts, until));
             self.shared.lock().judge.note(holds);
@@ -42,6 +39,13 @@ impl Run<'_> {
         self.read_everything(&hosts)?;
         self.judge_end(&hosts);
         Ok(())
+    }
+
+    /// One that has acknowledged may still be taken out: a removal that was given up was on its way.
+    fn readmit_missing(&mut self) {
+        let out = self.agenda.taken_out.iter().copied();
+        let out = out.filter(|host| self.progress.waits_for(*host) || self.lags(*host));
+        out.collect::<Vec<_>>().into_iter().for_each(|host| self.readmit(host));
     }
 
     fn mend(&mut self) -> std::io::Result<()> {
@@ -53,6 +57,7 @@ impl Run<'_> {
             let usual = self.hosts[host].usual;
             self.hosts[host].paused_until = 0;
             self.hosts[host].break_machine(false);
+            self.hosts[host].calm();
             self.hosts[host].disk.set_faults(|faults| *faults = Default::default());
             if let Some(life) = &self.hosts[host].life {
                 life.delays.set(|slow| *slow = usual);
@@ -128,9 +133,13 @@ impl Run<'_> {
             return Ok(());
         }
         hosts.iter().for_each(|host| self.clients.read_all(&self.hosts[*host], &self.shared));
-        let until = self.now + 2 * self.plan.patience_ms;
+        let (until, mut readmit_at) = (self.now + BOUND_MS, self.now + READMIT_MS);
         while (self.clients.is_reading() || !self.has_recovered(hosts)) && self.now < until && self.holds() {
             self.tick(false)?;
+            if self.now >= readmit_at {
+                readmit_at = self.now + READMIT_MS;
+                self.readmit_missing();
+            }
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::invariants::same_everywhere::Step;
 use crate::invariants::{Judge, Violation};
 use crate::machine::Registers;
 use crate::network::Network;
+use crate::process::{self, SharedWaiters};
 
 /// What a client read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +126,8 @@ pub struct SimObserver {
     pub power: Arc<Power>,
     /// Who is told.
     pub shared: Shared,
+    /// Who waits in the host process, where the machine is in one.
+    pub waiters: Option<SharedWaiters>,
     /// What carries its datagrams.
     pub network: Network,
 }
@@ -135,6 +138,10 @@ impl Observer for SimObserver {
             return;
         }
         let mut world = self.shared.lock();
+        let outcomes = match &self.waiters {
+            Some(waiters) => process::awaited(waiters, outcomes, &mut world),
+            None => outcomes,
+        };
         for (sequence, outcome) in outcomes {
             let stamp = world.stamp();
             world.happened.push(Happening::Answered { node: self.node, life: self.life, sequence, outcome, stamp });

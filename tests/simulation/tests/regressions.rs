@@ -103,3 +103,42 @@ fn a_handover_to_a_member_out_of_reach_ends() {
         plan.duration_ms = 3_200;
     });
 }
+
+/// Of four founders one had lost its disk, so the other three all had to vote, on a network where a message takes up to 33 ms each
+/// way, with an election timeout of 60 ms. openraft waits for a vote as long as the shortest time between two elections, 36 ms: of
+/// 1,501 rounds of pre-votes 30 led to an election, and none was won in 30 s. Votes are given a whole election timeout now, and a
+/// node that lost a round leaves the others more time (`node::elections`). Such a network is beyond what is promised (an election
+/// timeout of twice the round trip), which the status says now. Seeds 2792 and 5115.
+#[test]
+fn a_leader_is_found_where_a_vote_takes_almost_an_election_timeout() {
+    hold("slow-votes", |plan| {
+        plan.founders = 4;
+        plan.hosts = (0..4).map(|host| HostShape { start_ms: 50 * host, ..plan.hosts[0] }).collect();
+        (plan.election_ms, plan.heartbeat_ms, plan.keep_entries) = (60, 20, 1_000);
+        (plan.weather.delay_ms, plan.weather.jitter_ms) = (3, 30);
+        plan.duration_ms = 2_500;
+        plan.faults.push(fault(1_500, Kind::CrashMany { all: true, power: false, down_ms: 10 }));
+        plan.faults.push(fault(1_700, Kind::Wipe { who: Who::Exactly(0), down_ms: 20 }));
+    });
+}
+
+/// A leader of default timing is killed: another leads within two election timeouts and what it takes to ask for votes.
+#[test]
+fn a_leader_that_is_killed_is_replaced_within_two_election_timeouts() {
+    let mut took = Vec::new();
+    for seed in 1..=SEEDS {
+        let mut plan = Plan::calm(seed);
+        (plan.election_ms, plan.heartbeat_ms) = (500, 100);
+        plan.faults.push(fault(3_000, Kind::Crash { who: Who::Leader, power: false, down_ms: 2_500 }));
+        let report = runner::run_one(&plan, &runner::base(), "killed").unwrap();
+        assert_eq!(report.violation, None, "seed {seed} of {plan}");
+        let mut lines = report.log.lines().skip_while(|line| !line.contains("fault Crash"));
+        let at = |line: &str| line.trim_start().split(' ').next().unwrap().parse::<u64>().unwrap();
+        let killed = at(lines.next().unwrap());
+        let elected = at(lines.find(|line| line.contains(" is leader in term")).unwrap());
+        took.push(elected - killed);
+    }
+    took.sort_unstable();
+    println!("{took:?} ms");
+    assert!(took[took.len() / 2] < 1_000 && took[took.len() - 1] < 1_050, "{took:?} ms");
+}

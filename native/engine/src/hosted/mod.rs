@@ -2,7 +2,7 @@
 //! at its own pace and acknowledges by index.
 //!
 //! What the host has not acknowledged is bounded ([`APPLY_WINDOW_COMMANDS`], [`APPLY_WINDOW_BYTES`]): beyond it the
-//! applying thread waits here, while consensus, votes and fsyncs go on. The machine holds nothing durable: at start it is
+//! applying thread waits, while consensus, votes and fsyncs go on. The machine holds nothing durable: at start it is
 //! rebuilt from the newest snapshot and the log.
 
 use std::collections::{HashMap, VecDeque};
@@ -10,15 +10,34 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Code, Failure};
 use crate::limits::{APPLY_WINDOW_BYTES, APPLY_WINDOW_COMMANDS};
 use crate::machine::{Applied, Committed, Frozen, Note, StateMachine};
 use crate::records::{self, RecordQueue};
 use crate::session::Polled;
+
+/// How much a host may have that it has not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Commands.
+    pub commands: usize,
+    /// Bytes of their bodies; a larger command goes alone.
+    pub bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { commands: APPLY_WINDOW_COMMANDS, bytes: APPLY_WINDOW_BYTES }
+    }
+}
 
 #[derive(Default)]
 struct Window {
@@ -40,7 +59,8 @@ struct Window {
 pub struct Host {
     queue: RecordQueue,
     window: Mutex<Window>,
-    changed: Condvar,
+    changed: Notify,
+    bounds: Bounds,
     scratch: PathBuf,
     /// A snapshot that the host has not written after this long has failed.
     snapshot_timeout: Duration,
@@ -49,12 +69,21 @@ pub struct Host {
 /// The machine that the engine sees.
 pub struct HostedMachine {
     host: Arc<Host>,
+    /// The last command handed over, or held by an installed snapshot.
     index: u64,
+    /// Bytes of the next commands, for which there was no room.
+    wanted: Option<usize>,
+    /// What the host was asked to install, until it has settled.
+    installing: Option<Installing>,
 }
 
 /// Makes the two sides; `scratch` is a directory for files on their way to and from the host, `snapshot_timeout` how long
-/// the host may take to write a snapshot.
-pub fn pair(scratch: PathBuf, snapshot_timeout: Duration) -> Result<(HostedMachine, Arc<Host>), Failure> {
+/// the host may take to write a snapshot, `bounds` what it may have unacknowledged. Fails with `Io`.
+pub fn pair(
+    scratch: PathBuf,
+    snapshot_timeout: Duration,
+    bounds: Bounds,
+) -> Result<(HostedMachine, Arc<Host>), Failure> {
     // Whatever lies there is from a process that ended: no host reads or writes it any more.
     match std::fs::remove_dir_all(&scratch) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -64,13 +93,14 @@ pub fn pair(scratch: PathBuf, snapshot_timeout: Duration) -> Result<(HostedMachi
     }
     std::fs::create_dir_all(&scratch).map_err(|error| Failure::io(format!("Making {}", scratch.display()), &error))?;
     let host = Arc::new(Host {
-        queue: RecordQueue::new(APPLY_WINDOW_COMMANDS),
+        queue: RecordQueue::new(bounds.commands),
         window: Mutex::default(),
-        changed: Condvar::new(),
+        changed: Notify::new(),
+        bounds,
         scratch,
         snapshot_timeout,
     });
-    Ok((HostedMachine { host: host.clone(), index: 0 }, host))
+    Ok((HostedMachine { host: host.clone(), index: 0, wanted: None, installing: None }, host))
 }
 
 impl Host {
@@ -94,7 +124,7 @@ impl Host {
             window.bytes -= bytes;
         }
         drop(window);
-        self.changed.notify_all();
+        self.changed.notify_waiters();
     }
 
     /// The host finished a snapshot or an installation. Fails with `Invalid` for a ticket that is not open.
@@ -106,7 +136,7 @@ impl Host {
             .ok_or_else(|| Failure::invalid(format!("No snapshot task {ticket} is open.")))?;
         *task = Some(result);
         drop(window);
-        self.changed.notify_all();
+        self.changed.notify_waiters();
         Ok(())
     }
 
@@ -136,7 +166,7 @@ impl Host {
             return;
         }
         drop(window);
-        self.changed.notify_all();
+        self.changed.notify_waiters();
         let mut last = Vec::new();
         records::apply_closed(&mut last);
         self.queue.close(last);
@@ -153,28 +183,25 @@ impl Host {
         Ok((ticket, self.scratch.join(format!("{ticket}.state"))))
     }
 
-    /// Waits for the host's answer, until `deadline` if there is one: then the task is given up.
-    fn await_task(&self, ticket: u64, deadline: Option<Instant>) -> Result<(), Failure> {
-        let mut window = self.window.lock();
+    /// Waits until `done` gives something; asks it again whenever the window changed.
+    async fn until<T>(&self, mut done: impl FnMut(&mut Window) -> Option<T>) -> T {
         loop {
-            if let Some(Some(result)) = window.tasks.get(&ticket).cloned() {
-                window.tasks.remove(&ticket);
-                return result;
+            // From here on no change is missed.
+            let changed = self.changed.notified();
+            if let Some(done) = done(&mut self.window.lock()) {
+                return done;
             }
-            if window.closed {
-                window.tasks.remove(&ticket);
-                return Err(Failure::closed());
-            }
-            match deadline {
-                None => self.changed.wait(&mut window),
-                Some(deadline) if Instant::now() >= deadline => {
-                    window.tasks.remove(&ticket);
-                    let waited = self.snapshot_timeout.as_millis();
-                    return Err(host_failure(&format!("The state machine did not write its snapshot in {waited} ms.")));
-                }
-                Some(deadline) => drop(self.changed.wait_until(&mut window, deadline)),
-            }
+            changed.await;
         }
+    }
+
+    /// Waits for the host's answer. Fails as the host did, and with `Closed`.
+    async fn answer(&self, ticket: u64) -> Result<(), Failure> {
+        self.until(|window| match window.tasks.get(&ticket) {
+            Some(Some(result)) => Some(result.clone()),
+            _ => window.closed.then(|| Err(Failure::closed())),
+        })
+        .await
     }
 
     /// Nobody waits for this task any more; an answer finds it closed.
@@ -182,16 +209,13 @@ impl Host {
         self.window.lock().tasks.remove(&ticket);
     }
 
-    /// Waits until the window has room for one more; a command larger than the window goes alone.
-    fn await_room(&self, bytes: usize) -> Result<(), Failure> {
-        let mut window = self.window.lock();
-        while !window.closed
-            && !window.handed.is_empty()
-            && (window.handed.len() >= APPLY_WINDOW_COMMANDS || window.bytes + bytes > APPLY_WINDOW_BYTES)
-        {
-            self.changed.wait(&mut window);
+    /// Whether there is room for more commands of `bytes` bytes; a command larger than the window goes alone. Fails with `Closed`.
+    fn has_room(&self, window: &Window, bytes: usize) -> Result<bool, Failure> {
+        if window.closed {
+            return Err(Failure::closed());
         }
-        if window.closed { Err(Failure::closed()) } else { Ok(()) }
+        let full = window.handed.len() >= self.bounds.commands || window.bytes + bytes > self.bounds.bytes;
+        Ok(window.handed.is_empty() || !full)
     }
 
     fn hand_over(&self, commands: &[Committed], buffer: &mut Vec<u8>) {
@@ -221,8 +245,12 @@ impl StateMachine for HostedMachine {
         // A repeated attempt after a failure must not hand a command over twice.
         let fresh = commands.partition_point(|command| command.index <= self.index);
         let mut buffer = Vec::new();
-        for chunk in commands[fresh..].chunks(HAND_OVER_COMMANDS) {
-            self.host.await_room(chunk.iter().map(|command| command.body.len()).sum())?;
+        for chunk in commands[fresh..].chunks(HAND_OVER_COMMANDS.min(self.host.bounds.commands)) {
+            let bytes = chunk.iter().map(|command| command.body.len()).sum();
+            if !self.host.has_room(&self.host.window.lock(), bytes)? {
+                self.wanted = Some(bytes);
+                return Ok(Applied::Full);
+            }
             self.host.hand_over(chunk, &mut buffer);
             self.index = chunk.last().map_or(self.index, |command| command.index);
         }
@@ -235,26 +263,41 @@ impl StateMachine for HostedMachine {
         records::snapshot(&mut record, ticket, self.index, &path.to_string_lossy());
         self.host.queue.push(record);
         let deadline = Instant::now() + self.host.snapshot_timeout;
-        Ok(Box::new(HostedView { host: self.host.clone(), ticket, path, deadline }))
+        Ok(Box::new(HostedView { task: Task { host: self.host.clone(), ticket, path }, deadline }))
     }
 
     fn install(&mut self, index: u64, payload: &mut dyn Read, _notes: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure> {
         let (ticket, path) = self.host.open_task()?;
-        let done = copy_to(&path, payload).and_then(|()| {
-            let mut record = Vec::new();
-            records::install(&mut record, ticket, index, &path.to_string_lossy());
-            self.host.window.lock().installing = Some((index, Instant::now()));
-            self.host.queue.push(record);
-            let done = self.host.await_task(ticket, None);
-            self.host.window.lock().installing = None;
-            done
-        });
-        self.host.give_up(ticket);
-        remove(&path);
-        done?;
-        self.index = index;
-        self.host.acknowledge(index);
+        let installing = Installing { task: Task { host: self.host.clone(), ticket, path }, index };
+        let path = &installing.task.path;
+        copy_to(path, payload)?;
+        let mut record = Vec::new();
+        records::install(&mut record, ticket, index, &path.to_string_lossy());
+        self.host.window.lock().installing = Some((index, Instant::now()));
+        self.host.queue.push(record);
+        self.installing = Some(installing);
         Ok(())
+    }
+
+    fn settled(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        async move {
+            if let Some(bytes) = self.wanted.take() {
+                let host = &self.host;
+                host.until(|window| {
+                    host.has_room(window, bytes)
+                        .map_or_else(|failure| Some(Err(failure)), |room| room.then_some(Ok(())))
+                })
+                .await?;
+            }
+            let Some(Installing { task, index }) = self.installing.take() else { return Ok(()) };
+            let done = self.host.answer(task.ticket).await;
+            self.host.window.lock().installing = None;
+            done?;
+            self.index = index;
+            self.host.acknowledge(index);
+            Ok(())
+        }
+        .boxed()
     }
 
     fn checkpoint(&mut self) -> Result<(), Failure> {
@@ -275,28 +318,49 @@ fn remove(path: &PathBuf) {
     }
 }
 
-/// The host's view of one index, being written by the host.
-struct HostedView {
+/// What the host was asked to do, with the file that is passed: nobody waits for it any more, and the file is gone, when this is.
+struct Task {
     host: Arc<Host>,
     ticket: u64,
     path: PathBuf,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.host.give_up(self.ticket);
+        remove(&self.path);
+    }
+}
+
+/// A snapshot on its way to the host.
+struct Installing {
+    task: Task,
+    index: u64,
+}
+
+/// The host's view of one index, being written by the host.
+struct HostedView {
+    task: Task,
     deadline: Instant,
 }
 
 impl Frozen for HostedView {
-    fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> Result<(), Failure> {
-        self.host.await_task(self.ticket, Some(self.deadline))?;
-        let copied = File::open(&self.path).and_then(|mut file| io::copy(&mut file, out));
-        copied
-            .map(drop)
-            .map_err(|error| Failure::io(format!("Reading the host's snapshot {}", self.path.display()), &error))
+    fn ready(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        async move {
+            let Task { host, ticket, .. } = &self.task;
+            let late = |_| {
+                let waited = host.snapshot_timeout.as_millis();
+                Err(host_failure(&format!("The state machine did not write its snapshot in {waited} ms.")))
+            };
+            timeout_at(self.deadline, host.answer(*ticket)).await.unwrap_or_else(late)
+        }
+        .boxed()
     }
-}
 
-impl Drop for HostedView {
-    fn drop(&mut self) {
-        self.host.give_up(self.ticket);
-        remove(&self.path);
+    fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> Result<(), Failure> {
+        let path = &self.task.path;
+        let copied = File::open(path).and_then(|mut file| io::copy(&mut file, out));
+        copied.map(drop).map_err(|error| Failure::io(format!("Reading the host's snapshot {}", path.display()), &error))
     }
 }
 

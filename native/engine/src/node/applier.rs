@@ -245,9 +245,15 @@ impl Applier {
                 return true;
             }
         };
-        let answer =
-            self.persistently("applying committed commands", |this| this.machine.apply(&round.commands, &notes));
-        let Some(answer) = answer.await else { return false };
+        let answer = loop {
+            let applied =
+                self.persistently("applying committed commands", |this| this.machine.apply(&round.commands, &notes));
+            match applied.await {
+                None => return false,
+                Some(Answer::Full) => {}
+                Some(answer) => break answer,
+            }
+        };
         // What took effect is noted before the low-water mark is published that would call it discarded.
         let due = self.resolve(round, answer);
         self.publish();
@@ -262,7 +268,7 @@ impl Applier {
                 let local = round.commands.iter().zip(outcomes).filter(|(command, _)| command.local);
                 pending.resolve(local.map(|(command, outcome)| (command.id.sequence, command.index, outcome)))
             }
-            Answer::Later => {
+            Answer::Later | Answer::Full => {
                 let local = round.commands.iter().filter(|command| command.local);
                 pending.hand_over(local.map(|command| (command.id.sequence, command.index)));
                 Vec::new()

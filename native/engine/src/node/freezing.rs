@@ -29,7 +29,8 @@ pub fn begin(shared: &Shared) -> Frozen {
 /// Writes the view to `directory`. Fails with `Io`, `StateMachine`, `Closed`.
 pub async fn finish(frozen: &mut Frozen, directory: SnapshotDir) -> Result<OpenSnapshot, Failure> {
     let queue = frozen.queue.clone();
-    let view = (&mut frozen.view).await.map_err(|_| Failure::closed())??;
+    let mut view = (&mut frozen.view).await.map_err(|_| Failure::closed())??;
+    view.view.ready().await?;
     frozen.pace.pass(Stage::Snapshot).await;
     blocking(move || write(&directory, view, queue)).await
 }

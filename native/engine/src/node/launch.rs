@@ -98,7 +98,8 @@ pub fn open(
     let mut data = DataDir::open_on(disk.clone(), &config.data_dir, &config.name)?;
     let identity = identify(&mut data, &config.name)?;
     let snapshots = SnapshotDir::open_on(disk, &data.snapshots_dir(0))?;
-    let (machine, sides) = open_machine(machine, &data, &config)?;
+    let bounds = surroundings.as_ref().map(|around| around.host_bounds).unwrap_or_default();
+    let (machine, sides) = open_machine(machine, &data, &config, bounds)?;
     let (applier, shared) = open_applier(machine, &snapshots, &identity, observer, pace)?;
     let core = assemble(config, data, identity, shared, sides, snapshots.clone(), surroundings)?;
     Ok((core, applier, snapshots))
@@ -120,6 +121,7 @@ fn open_machine(
     machine: Machine,
     data: &DataDir,
     config: &NodeConfig,
+    bounds: hosted::Bounds,
 ) -> Result<(Box<dyn StateMachine>, Sides), Failure> {
     let directory = data.state_dir(0);
     match machine {
@@ -128,8 +130,8 @@ fn open_machine(
             Ok((Box::new(machine), Sides { reader: Some(reader), host: None }))
         }
         Machine::Hosted => {
-            let (machine, host) =
-                hosted::pair(directory.join("exchange"), Duration::from_millis(config.snapshot_timeout_ms))?;
+            let timeout = Duration::from_millis(config.snapshot_timeout_ms);
+            let (machine, host) = hosted::pair(directory.join("exchange"), timeout, bounds)?;
             Ok((Box::new(machine), Sides { reader: None, host: Some(host) }))
         }
         Machine::Own(machine) => Ok((machine, Sides::default())),

@@ -14,6 +14,7 @@ mod bootstrap;
 pub mod core;
 #[cfg(test)]
 mod core_panics;
+mod elections;
 pub(crate) mod forming;
 mod forwarded;
 mod freezing;

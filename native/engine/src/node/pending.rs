@@ -65,6 +65,8 @@ struct Window {
     applied: Vec<(u64, u64)>,
     /// Handed to a hosted machine: `(index, sequence)`, ascending.
     handed: VecDeque<(u64, u64)>,
+    /// Up to where the host has applied.
+    acknowledged: u64,
 }
 
 /// The submission window of one node. Shared by callers, the proposer and the applying thread; locks are short.
@@ -90,6 +92,7 @@ impl Default for Pending {
             closed: false,
             applied: Vec::new(),
             handed: VecDeque::new(),
+            acknowledged: 0,
         };
         Pending { identity: OnceLock::new(), window: Mutex::new(window), wake: Notify::new() }
     }
@@ -238,18 +241,23 @@ impl Pending {
         due
     }
 
-    /// Notes that the command went to a hosted machine, which answers by itself when it applies `index`.
+    /// Notes that commands went to a hosted machine, which answers by itself when it applies `index`. It may have done so already.
     pub fn hand_over(&self, handed: impl Iterator<Item = (u64, u64)>) {
         let mut window = self.window.lock();
         for (sequence, index) in handed {
             window.note_applied(sequence, index);
-            window.handed.push_back((index, sequence));
+            if index <= window.acknowledged {
+                window.remove(sequence);
+            } else {
+                window.handed.push_back((index, sequence));
+            }
         }
     }
 
     /// The host has applied up to `index`: its answers are out, the slots are free.
     pub fn acknowledge(&self, index: u64) {
         let mut window = self.window.lock();
+        window.acknowledged = window.acknowledged.max(index);
         while window.handed.front().is_some_and(|(handed, _)| *handed <= index) {
             if let Some((_, sequence)) = window.handed.pop_front() {
                 window.remove(sequence);

@@ -24,6 +24,8 @@ pub enum Problem {
     Tls,
     /// The consensus core.
     Consensus,
+    /// Messages take too long for the election timeout.
+    RoundTrip,
 }
 
 #[derive(Default)]
@@ -53,6 +55,11 @@ impl Problems {
     /// The problem of `part` is over.
     pub fn clear(&self, part: Problem) {
         self.0.lock().present.remove(&part);
+    }
+
+    /// Whether `part` has a problem.
+    pub fn has(&self, part: Problem) -> bool {
+        self.0.lock().present.contains_key(&part)
     }
 
     /// All present problems as one sentence each.

@@ -22,6 +22,7 @@ use crate::node::adapter::RaftNode;
 use crate::node::applier;
 use crate::node::bootstrap;
 use crate::node::core::{Core, Running};
+use crate::node::elections;
 use crate::node::forming;
 use crate::node::leadership;
 use crate::node::membership;
@@ -149,6 +150,8 @@ async fn serve(core: &Arc<Core>, parts: &Parts) -> Result<(), Failure> {
     tokio::select! {
         biased;
         failure = fatal(raft.clone()) => Err(failure),
+        () = elections::run(core.clone(), raft.clone()) => Err(Failure::internal("Elections ended.")),
+        () = elections::watch_round_trips(core, raft.clone()) => Err(Failure::internal("The watch over round trips ended.")),
         () = leadership::run(core.clone(), raft.clone()) => Err(Failure::internal("The consensus core went away.")),
         () = proposer::run(core.clone(), raft.clone()) => Err(Failure::internal("The proposer ended.")),
         () = core.snapshots.run(raft.clone(), &core.config) => Err(Failure::internal("Snapshots ended.")),
@@ -226,10 +229,11 @@ fn raft_config(config: &NodeConfig) -> Result<openraft::Config, Failure> {
     let raft = openraft::Config {
         cluster_name: "quorate".into(),
         heartbeat_interval: config.heartbeat_ms,
-        // openraft's longest timeout is also the lease in which a follower votes for nobody else, and an election comes after
-        // both: here 1.6 to 2 election timeouts after the leader was last heard, and never before one.
-        election_timeout_min: config.election_timeout_ms * 3 / 5,
+        // The longest is the lease in which a follower votes for nobody else, the shortest how long a vote is waited for.
+        // When to stand is decided by `elections`.
+        election_timeout_min: config.election_timeout_ms - 1,
         election_timeout_max: config.election_timeout_ms,
+        enable_elect: false,
         enable_pre_vote: Some(true),
         // Entries are committed as soon as two of three have them on disk, the leader or not. A leader that comes back
         // from a power cut may lack such entries: it must stand for election, and then it loses.

@@ -169,13 +169,9 @@ impl Session for NodeSession {
     }
 
     fn poll(&self, queue: Queue, out: &mut [u8], acknowledged: u64, wait: Duration) -> Polled {
-        match (queue, &self.node.core().host) {
-            (Queue::Events, _) => self.poll_events(out, wait),
-            (Queue::Apply, Some(host)) => {
-                self.acknowledge(acknowledged);
-                host.poll(out, wait)
-            }
-            (Queue::Apply, None) => Polled::Closed,
+        match queue {
+            Queue::Events => self.poll_events(out, wait),
+            Queue::Apply => self.node.poll_host(out, acknowledged, wait),
         }
     }
 
@@ -262,21 +258,6 @@ impl NodeSession {
         Ok(Vec::new())
     }
 
-    fn acknowledge(&self, index: u64) {
-        let core = self.node.core();
-        if let Some(host) = &core.host {
-            host.acknowledge(index);
-        }
-        let moved = core.host_applied.send_if_modified(|applied| {
-            let moved = index > *applied;
-            *applied = index.max(*applied);
-            moved
-        });
-        if moved {
-            core.pending.acknowledge(index);
-        }
-    }
-
     fn outcome(&self, body: Bytes) -> Result<Vec<u8>, Failure> {
         let mut reader = Reader::new(body);
         let (node, incarnation, sequence) = (reader.u64()?, reader.u64()?, reader.u64()?);
@@ -296,12 +277,10 @@ impl NodeSession {
     }
 
     fn host_finished(&self, body: Bytes) -> Result<Vec<u8>, Failure> {
-        let host =
-            self.node.core().host.as_ref().ok_or_else(|| Failure::invalid("This node's machine is not hosted."))?;
         let mut reader = Reader::new(body);
         let (ticket, ok) = (reader.u64()?, reader.u8()? == 1);
         let message = String::from_utf8_lossy(&reader.take(reader.remaining())?).into_owned();
-        host.finished(ticket, if ok { Ok(()) } else { Err(host_failure(&message)) })?;
+        self.node.host_finished(ticket, if ok { Ok(()) } else { Err(host_failure(&message)) })?;
         Ok(Vec::new())
     }
 

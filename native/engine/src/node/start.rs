@@ -27,7 +27,7 @@ use crate::node::read_queue::Then;
 use crate::node::reads;
 use crate::node::requests::Effect;
 use crate::node::status;
-use crate::session::Consistency;
+use crate::session::{Consistency, Polled};
 use crate::surroundings::{Surroundings, is_inline};
 use crate::worker::Worker;
 
@@ -67,8 +67,7 @@ impl Node {
     /// Starts a node that has no threads: all its work is done by tasks of the present runtime, which must run on one thread,
     /// in `surroundings`. With paused time, and random numbers from a seed ([`crate::surroundings::enter`], which this
     /// thread must have called, and which must hold whenever the runtime runs), it does the same each time.
-    /// Dropping the runtime without [`Node::close_inline`] is a crash. Otherwise as [`Node::start_with`]; fails with `Invalid`
-    /// also for a hosted machine, which waits for other threads.
+    /// Dropping the runtime without [`Node::close_inline`] is a crash. Otherwise as [`Node::start_with`].
     pub async fn start_inline(
         config: NodeConfig,
         machine: Machine,
@@ -77,9 +76,6 @@ impl Node {
     ) -> Result<Node, Failure> {
         if !is_inline() {
             return Err(Failure::invalid("An inline node needs a thread with a chance of its own."));
-        }
-        if matches!(machine, Machine::Hosted) {
-            return Err(Failure::invalid("A hosted machine needs threads; an inline node has none."));
         }
         let (core, applier, snapshots) = launch::open(config, machine, observer, Some(surroundings))?;
         let (handle, workers) = launch::launch_inline(&core, applier, snapshots).await?;
@@ -246,6 +242,33 @@ impl Node {
             Some(carried) => carried.deliver(datagram),
             None => Err(Failure::invalid("The transport of this node is not the host's.")),
         }
+    }
+
+    /// The host of a hosted machine polls its records and says how far it has applied, see [`Session::poll`]. Without a host
+    /// there is nothing, and it is closed.
+    ///
+    /// [`Session::poll`]: crate::session::Session::poll
+    pub fn poll_host(&self, out: &mut [u8], acknowledged: u64, wait: Duration) -> Polled {
+        let Some(host) = &self.core.host else { return Polled::Closed };
+        let _clock = self.clock();
+        host.acknowledge(acknowledged);
+        let moved = self.core.host_applied.send_if_modified(|applied| {
+            let moved = acknowledged > *applied;
+            *applied = acknowledged.max(*applied);
+            moved
+        });
+        if moved {
+            self.core.pending.acknowledge(acknowledged);
+        }
+        host.poll(out, wait)
+    }
+
+    /// The host of a hosted machine finished the snapshot or the installation `ticket`; an error says why it could not. Fails with
+    /// `Invalid` when nobody waits for it (any more).
+    pub fn host_finished(&self, ticket: u64, outcome: Result<(), Failure>) -> Result<(), Failure> {
+        let host = self.core.host.as_ref();
+        let host = host.ok_or_else(|| Failure::invalid("This node's machine is not hosted."))?;
+        host.finished(ticket, outcome)
     }
 
     /// What became of the command with this sequence number of `incarnation`.

@@ -6,6 +6,7 @@ use super::Plan;
 use super::kinds::{Fault, Kind, Shape, Who};
 use crate::chance::Slow;
 use crate::network::Weather;
+use crate::process::Hosting;
 
 pub(super) fn slow(rng: &mut Rng) -> Slow {
     match rng.below(4) {
@@ -28,6 +29,23 @@ pub(super) fn weather(rng: &mut Rng) -> Weather {
         lost: *rng.pick(&[0, 0, 1, 5]).unwrap_or(&0),
         doubled: *rng.pick(&[0, 0, 2, 10]).unwrap_or(&0),
     }
+}
+
+/// One seed of four has its machines in host processes.
+pub(super) fn hosting(rng: &mut Rng) -> Option<Hosting> {
+    if !rng.chance(25) {
+        return None;
+    }
+    Some(Hosting {
+        window: *rng.pick(&[1, 4, 16, 8_192]).unwrap_or(&16),
+        most: *rng.pick(&[1, 3, 20, 1_000]).unwrap_or(&20),
+        pauses: *rng.pick(&[0, 2, 10]).unwrap_or(&2),
+        pause_ms: *rng.pick(&[50, 500, 3_000]).unwrap_or(&500),
+        snapshot_ms: *rng.pick(&[0, 20, 200, 1_500]).unwrap_or(&20),
+        refused: *rng.pick(&[0, 10, 40]).unwrap_or(&10),
+        forgotten: *rng.pick(&[0, 0, 20]).unwrap_or(&0),
+        timeout_ms: *rng.pick(&[100, 1_000, 5_000]).unwrap_or(&1_000),
+    })
 }
 
 fn storm(rng: &mut Rng) -> Weather {

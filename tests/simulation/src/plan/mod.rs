@@ -11,6 +11,7 @@ use quorate_linear::rng::Rng;
 
 use crate::chance::Slow;
 use crate::network::Weather;
+use crate::process::Hosting;
 
 pub use focus::Focus;
 pub use kinds::{Fault, Kind, Shape, Who};
@@ -37,6 +38,8 @@ pub struct Plan {
     pub hosts: Vec<HostShape>,
     /// Whether nodes talk by datagrams.
     pub datagrams: bool,
+    /// How host processes behave that have the state machine, if any have.
+    pub hosting: Option<Hosting>,
     /// Interval of heartbeats, in ms.
     pub heartbeat_ms: u64,
     /// Election timeout, in ms.
@@ -102,6 +105,7 @@ impl Plan {
             founders: 3,
             hosts: (0..3).map(|host| HostShape { start_ms: 50 * host, drift: 1_000, slow: Slow::default() }).collect(),
             datagrams: false,
+            hosting: None,
             heartbeat_ms: 50,
             election_ms: 300,
             snapshot_commands: 20,
@@ -138,6 +142,8 @@ impl Plan {
             founders,
             hosts,
             datagrams: rng.chance(25),
+            // Drawn apart: the rest of a seed's plan is what it was before there were hosts.
+            hosting: draw::hosting(&mut Rng::new(seed).split(9)),
             heartbeat_ms,
             election_ms: heartbeat_ms * rng.range(3, 8),
             snapshot_commands: *rng.pick(&[10, 20, 50, 100, 300]).unwrap_or(&50),
@@ -178,6 +184,9 @@ impl fmt::Display for Plan {
             "  heartbeat {heartbeat_ms} ms, election {election_ms} ms, snapshot after {snapshot_commands}, keep {keep_entries}, datagrams {datagrams}, steps up to {} ms, padding {}, survive {} %, {:?}",
             self.tick_ms, self.padding, self.survive, self.weather
         )?;
+        if let Some(hosting) = &self.hosting {
+            writeln!(f, "  {hosting:?}")?;
+        }
         for (index, host) in self.hosts.iter().enumerate() {
             writeln!(f, "  host {index}: {host:?}")?;
         }
@@ -197,8 +206,11 @@ mod tests {
         let names: BTreeSet<&str> =
             (0..2_000).flat_map(|seed| Plan::new(seed).faults).map(|fault| fault.kind.name()).collect();
         assert!(names.len() >= 32, "{names:?}");
+        let hosted = (0..2_000).filter(|seed| Plan::new(*seed).hosting.is_some()).count();
+        assert!((400..600).contains(&hosted), "one of four: {hosted}");
         for seed in 0..200 {
             let plan = Plan::new(seed);
+            assert_eq!(plan.hosting, Plan::focused(seed, Focus::Disks).hosting);
             assert!(plan.hosts.len() >= 3 && plan.hosts.len() <= 7);
             assert!(plan.faults.is_sorted_by_key(|fault| fault.at));
             assert!(plan.faults.iter().all(|fault| fault.at < plan.duration_ms));

@@ -126,7 +126,7 @@ pub fn open(dir: &Path) -> (KvMachine, KvReader) {
 pub fn apply_noting(machine: &mut KvMachine, commands: &[Committed], notes: &[Note]) -> Vec<Outcome> {
     match machine.apply(commands, notes).unwrap() {
         Applied::Now(outcomes) => outcomes,
-        Applied::Later => panic!("The key-value machine applies at once."),
+        Applied::Later | Applied::Full => panic!("The key-value machine applies at once."),
     }
 }
 

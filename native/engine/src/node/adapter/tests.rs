@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::consensus::log::{LogOptions, LogStore};
-use crate::hosted::{self, Host};
+use crate::hosted::{self, Bounds, Host};
 use crate::kv::KvMachine;
 use crate::machine::{Outcome, StateMachine};
 use crate::node::applier::Applier;
@@ -94,7 +94,7 @@ impl StoreBuilder<TypeConfig, LogStore, MachineAdapter, Guard> for Hosted {
     async fn build(&self) -> Result<(Guard, LogStore, MachineAdapter), StorageError<TypeConfig>> {
         let directory = tempfile::tempdir().unwrap();
         let (machine, host) =
-            hosted::pair(directory.path().join("exchange"), std::time::Duration::from_secs(60)).unwrap();
+            hosted::pair(directory.path().join("exchange"), Duration::from_secs(60), Bounds::default()).unwrap();
         serve_files(host.clone());
         Ok(build(Box::new(machine), Some(host), directory))
     }

@@ -30,7 +30,11 @@ impl Applier {
         mut attempt: impl FnMut(&mut Applier) -> Result<T, Failure>,
     ) -> Option<T> {
         loop {
-            match attempt(self) {
+            let attempted = match attempt(self) {
+                Ok(done) => self.machine.settled().await.map(|()| done),
+                Err(failure) => Err(failure),
+            };
+            match attempted {
                 Ok(done) => {
                     self.shared.problems.clear(Problem::Machine);
                     self.failures = 0;

@@ -90,6 +90,17 @@ fn a_hosted_machine_frees_slots_by_its_acknowledgement() {
 }
 
 #[test]
+fn a_host_that_is_quicker_than_the_note_of_what_it_was_given_frees_slots_too() {
+    let pending = pending();
+    assert_eq!((0..3).map(|_| submit(&pending, b"x")).last(), Some(3));
+    pending.acknowledge(12);
+    pending.hand_over([(1, 11), (2, 12), (3, 13)].into_iter());
+    assert_eq!(pending.in_flight(), (1, 1), "the window's oldest would stay until its deadline");
+    pending.acknowledge(13);
+    assert_eq!(pending.in_flight(), (0, 0));
+}
+
+#[test]
 fn a_timed_out_command_is_discarded_once_the_cluster_moved_past_it() {
     let pending = pending();
     let sequence = pending.submit(Bytes::new(), Duration::ZERO, Reply::Observer).unwrap();
