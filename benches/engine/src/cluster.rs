@@ -34,6 +34,15 @@ pub struct Plan {
     pub strace: bool,
     /// What differs from the defaults of a node.
     pub tuning: Tuning,
+    /// The node whose state machine is in a host that never acknowledges.
+    pub stuck: Option<&'static str>,
+}
+
+impl Plan {
+    /// The state machine of the node `name`.
+    pub fn machine_of(&self, name: &str) -> MachineName {
+        if self.stuck == Some(name) { MachineName::Stuck } else { self.machine }
+    }
 }
 
 /// The processes that run.
@@ -157,6 +166,11 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Sends the process `name` a signal, `STOP` or `CONT`. Fails with `Io`, `Internal`.
+    pub fn signal(&mut self, name: &str, signal: &str) -> Result<(), Failure> {
+        self.member(name)?.signal(signal)
     }
 
     /// Resident memory of each process, in bytes, by name; 0 where there is no /proc.

@@ -56,7 +56,7 @@ impl Commands {
         match self {
             Commands::Round(commands) => Ok(Some(commands[turn % commands.len()].clone())),
             Commands::Numbered(_, range, _) if turn as u64 >= range.end - range.start => Ok(None),
-            Commands::Numbered(MachineName::Counter, _, value) => Ok(Some(value.clone())),
+            Commands::Numbered(MachineName::Counter | MachineName::Stuck, _, value) => Ok(Some(value.clone())),
             Commands::Numbered(MachineName::Kv, range, value) => {
                 Ok(Some(Txn::put(key(range.start + turn as u64), value.clone()).encode()?.into()))
             }
@@ -82,7 +82,7 @@ struct Load {
 pub fn commands(machine: MachineName, bytes: usize) -> Result<Vec<Bytes>, Failure> {
     let value = Bytes::from(vec![b'x'; bytes]);
     match machine {
-        MachineName::Counter => Ok(vec![value]),
+        MachineName::Counter | MachineName::Stuck => Ok(vec![value]),
         MachineName::Kv => {
             let put = |number| Ok(Txn::put(key(number), value.clone()).encode()?.into());
             (0..KEYS as u64).map(put).collect()

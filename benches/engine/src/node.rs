@@ -44,6 +44,8 @@ pub fn run(options: NodeOptions) -> Result<(), Failure> {
     let machine = match options.machine {
         MachineName::Counter => Machine::Own(Box::new(Counter::default())),
         MachineName::Kv => Machine::KeyValue,
+        // Nobody polls it.
+        MachineName::Stuck => Machine::Hosted,
     };
     let node = Arc::new(Node::start_with(config, machine, Arc::new(Nobody))?);
     say(&Ok(Answer::default().with("pid", std::process::id())))?;

@@ -34,6 +34,8 @@ pub enum MachineName {
     Counter,
     /// The key-value store on sled; each command is a put.
     Kv,
+    /// In a host that never acknowledges; for a node's process only.
+    Stuck,
 }
 
 impl MachineName {
@@ -42,6 +44,7 @@ impl MachineName {
         match self {
             MachineName::Counter => "counter",
             MachineName::Kv => "kv",
+            MachineName::Stuck => "stuck",
         }
     }
 }
@@ -296,6 +299,7 @@ fn machine(arguments: &mut Arguments) -> Result<MachineName, String> {
     match arguments.value("--machine")?.as_deref() {
         None | Some("counter") => Ok(MachineName::Counter),
         Some("kv") => Ok(MachineName::Kv),
+        Some("stuck") => Ok(MachineName::Stuck),
         Some(other) => Err(format!("There is no machine {other:?}; there are counter and kv.")),
     }
 }

@@ -46,7 +46,7 @@ impl Process {
         let program = std::env::current_exe().map_err(failed)?;
         let table = dir.join(format!("{name}.strace"));
         let mut command = if plan.strace { strace::command(&program, &table) } else { Command::new(program) };
-        command.args(["node", "--name", name, "--servers", servers, "--machine", plan.machine.text()]);
+        command.args(["node", "--name", name, "--servers", servers, "--machine", plan.machine_of(name).text()]);
         command.args(plan.tuning.arguments()).arg("--dir").arg(dir.join(name));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
@@ -86,6 +86,14 @@ impl Process {
     /// The node's process id; 0 before it has started.
     pub fn pid(&self) -> u32 {
         self.pid.unwrap_or(0)
+    }
+
+    /// Sends it a signal. Fails with `Io` when there is no `kill`, with `Internal` when that fails.
+    pub fn signal(&self, signal: &str) -> Result<(), Failure> {
+        let sent = Command::new("kill").args(["-s", signal, &self.pid().to_string()]).status();
+        let sent = sent.map_err(|error| Failure::io(format!("Signalling {}", self.name), &error))?;
+        let failed = || Failure::internal(format!("{} did not get the signal {signal}.", self.name));
+        sent.success().then_some(()).ok_or_else(failed)
     }
 
     /// Resident memory, in bytes; 0 where there is no /proc.

@@ -10,7 +10,7 @@ use crate::disk;
 use crate::facts::load_average;
 use crate::latency::{Json, Latency};
 use crate::load::WARM_UP;
-use crate::options::{Tuning, Writers};
+use crate::options::Writers;
 use crate::strace;
 
 /// What one run came to.
@@ -36,7 +36,7 @@ pub fn run(options: &Writers) -> Result<(), Failure> {
         eprintln!("strace is not installed, or may not trace here: the calls are not counted.");
     }
     let dir = disk::temporary(&options.dir)?;
-    let plan = Plan { machine: options.machine, strace: traced, tuning: Tuning::default() };
+    let plan = Plan { machine: options.machine, strace: traced, ..Plan::default() };
     let mut cluster = Cluster::start(plan, dir.path(), &NAMES)?;
     cluster.introduce();
     for writers in &options.writers {

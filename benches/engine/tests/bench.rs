@@ -161,6 +161,20 @@ fn a_follower_that_was_away_and_a_node_that_is_new_get_what_they_lack() {
 }
 
 #[test]
+fn who_stands_still_costs_the_others_no_memory() {
+    let out = tempfile::tempdir().unwrap();
+    for (only, count) in [("stopped", 1), ("stuck", 2)] {
+        let rows = part("growth", only, out.path());
+        assert_eq!(rows.len(), count, "{rows:?}");
+        for row in &rows {
+            assert_eq!(row["more"]["bounded"], true, "{row}");
+            let mib = row["more"]["memory_mib"].as_u64().unwrap();
+            assert!((1..1024).contains(&mib) && row["ops_per_s"].as_f64().unwrap() > 0.0, "{row}");
+        }
+    }
+}
+
+#[test]
 fn reads_are_measured_where_and_how_they_are_asked_for() {
     let out = tempfile::tempdir().unwrap();
     let rows = part("reads", "l", out.path());

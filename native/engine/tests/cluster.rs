@@ -145,6 +145,18 @@ fn members_are_added_taken_out_and_made_leader() {
     );
 }
 
+/// A node that was just elected may be asked before it, or whoever asks, knows of it.
+#[test]
+fn a_leader_that_is_asked_to_take_the_lead_keeps_it() {
+    let cluster = Cluster::start_all(&NAMES);
+    let leader = cluster.leader();
+    let term = || cluster.node(&leader).status().split_once(":term ").map(|(_, rest)| rest[..2].to_string());
+    let before = term();
+    block_on(cluster.node(&leader).transfer_leader(&leader, LONG)).unwrap();
+    std::thread::sleep(Duration::from_millis(3 * cluster.config(&leader).election_timeout_ms));
+    assert_eq!((cluster.leader(), term()), (leader.clone(), before));
+}
+
 #[test]
 fn a_follower_that_missed_what_was_purged_gets_a_snapshot() {
     let mut cluster = Cluster::new(&NAMES);

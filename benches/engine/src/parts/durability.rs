@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::ENGINE;
 use crate::cluster::{Cluster, NAMES, Plan};
 use crate::disk;
-use crate::options::{MachineName, Part, Tuning};
+use crate::options::{MachineName, Part};
 use crate::row::{Row, Sink, rounded};
 use crate::strace;
 use crate::writers::measure;
@@ -31,7 +31,7 @@ pub fn run(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
 
 fn count(part: &Part, sink: &mut Sink, n: usize) -> Result<(), Failure> {
     let dir = disk::temporary(&part.dir)?;
-    let plan = Plan { machine: MachineName::Counter, strace: true, tuning: Tuning::default() };
+    let plan = Plan { machine: MachineName::Counter, strace: true, ..Plan::default() };
     let mut cluster = Cluster::start(plan, dir.path(), &NAMES)?;
     let run = measure(&mut cluster, n, part.of(1, 3, 10), BYTES)?;
     let counted = cluster.end()?;

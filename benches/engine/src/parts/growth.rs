@@ -1,11 +1,12 @@
-//! The part `growth`: more nodes, more keys, more log. What must not grow with the log's length is checked.
+//! The part `growth`: more nodes, more keys, more log, and nodes that stand still ([`super::stalled`]). What must not grow with
+//! the log's length is checked.
 
 use std::time::{Duration, Instant};
 
 use quorate_engine::Failure;
 use serde_json::{Value, json};
 
-use super::{ENGINE, MIB};
+use super::{ENGINE, MIB, stalled};
 use crate::ask::Question;
 use crate::cluster::{ALL, Cluster, NAMES, Plan, SLACK};
 use crate::disk;
@@ -25,7 +26,7 @@ const KEYS: [u64; 5] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 /// Most time that one step of keys may take.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// How often memory and disk are looked at while the log runs in fast motion.
-const LOOK: Duration = Duration::from_millis(500);
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// Snapshots as often as this, so that many fit into a minute.
 const FAST_MOTION: Tuning = Tuning {
     no_snapshots: false,
@@ -47,7 +48,7 @@ pub fn run(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
     if part.wants("log in fast motion") {
         fast_motion(part, sink)?;
     }
-    Ok(())
+    stalled::run(part, sink)
 }
 
 fn nodes(part: &Part, sink: &mut Sink, round: usize) -> Result<(), Failure> {
@@ -98,7 +99,7 @@ fn mib(bytes: &[u64]) -> u64 {
 /// A long log in fast motion: the same keys again and again, snapshots and purges all along.
 fn fast_motion(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
     let dir = disk::temporary(&part.dir)?;
-    let plan = Plan { machine: MachineName::Kv, tuning: FAST_MOTION, strace: false };
+    let plan = Plan { machine: MachineName::Kv, tuning: FAST_MOTION, ..Plan::default() };
     let mut cluster = Cluster::start(plan, dir.path(), &NAMES)?;
     cluster.lead()?;
     let seconds = part.of(12, 60, 900);
@@ -114,7 +115,8 @@ fn fast_motion(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
     let row = Row::new(ENGINE, "log in fast motion").n(WRITERS).bytes(BYTES).round(1).rate(ops, taken);
     let grown = [grown("memory", &samples, |sample| &sample.memory), grown("disk", &samples, |sample| &sample.disk)];
     let grown: Vec<String> = grown.into_iter().flatten().collect();
-    let row = row.more("commands", facts[0].number::<u64>("index")?);
+    let most = samples.iter().flat_map(|sample| &sample.memory).max().map_or(0, |bytes| bytes / MIB);
+    let row = row.more("commands", facts[0].number::<u64>("index")?).more("memory_mib", most);
     let row = row.more("snapshot_index", facts[0].number::<u64>("snapshot")?).more("bounded", grown.is_empty());
     sink.write(row.more("timeline", timeline(&samples)))?;
     cluster.end()?;
@@ -122,14 +124,14 @@ fn fast_motion(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
 }
 
 /// Memory and disk of each node at one moment.
-struct Sample {
-    at: f64,
-    memory: Vec<u64>,
-    disk: Vec<u64>,
+pub(super) struct Sample {
+    pub at: f64,
+    pub memory: Vec<u64>,
+    pub disk: Vec<u64>,
 }
 
 /// A sentence when a node has more at the end than in the middle: it grew all along, not only until its limits were reached.
-fn grown(what: &str, samples: &[Sample], of: impl Fn(&Sample) -> &Vec<u64>) -> Option<String> {
+pub(super) fn grown(what: &str, samples: &[Sample], of: impl Fn(&Sample) -> &Vec<u64>) -> Option<String> {
     let third = samples.len() / 3;
     let most = |samples: &[Sample], node: usize| samples.iter().map(|sample| of(sample)[node]).max().unwrap_or(0);
     let nodes = samples.first().map_or(0, |sample| of(sample).len());
@@ -140,7 +142,8 @@ fn grown(what: &str, samples: &[Sample], of: impl Fn(&Sample) -> &Vec<u64>) -> O
     })
 }
 
-fn timeline(samples: &[Sample]) -> Value {
+/// Memory and disk of each node over time, as a plot.
+pub(super) fn timeline(samples: &[Sample]) -> Value {
     let line = |of: &dyn Fn(&Sample) -> u64| -> Value {
         samples.iter().map(|sample| json!([rounded(sample.at, 100.0), of(sample) / MIB])).collect()
     };

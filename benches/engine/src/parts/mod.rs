@@ -6,6 +6,7 @@ mod floor;
 mod growth;
 mod reads;
 mod recovery;
+mod stalled;
 
 use quorate_engine::Failure;
 

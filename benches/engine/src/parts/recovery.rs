@@ -58,7 +58,7 @@ fn restart(
         return Ok(());
     }
     let dir = disk::temporary(&part.dir)?;
-    let mut cluster = Cluster::start(Plan { machine, tuning, strace: false }, dir.path(), &NAMES)?;
+    let mut cluster = Cluster::start(Plan { machine, tuning, ..Plan::default() }, dir.path(), &NAMES)?;
     fill(&mut cluster, (0, entries), BYTES, WRITERS)?;
     let facts = cluster.settle()?;
     let raft_entries: u64 = facts[0].number("entries")?;
@@ -90,7 +90,7 @@ fn lagging(part: &Part, sink: &mut Sink, variant: &str, tuning: Tuning, missed: 
         return Ok(());
     }
     let dir = disk::temporary(&part.dir)?;
-    let plan = Plan { machine: MachineName::Counter, tuning, strace: false };
+    let plan = Plan { machine: MachineName::Counter, tuning, ..Plan::default() };
     let mut cluster = Cluster::start(plan, dir.path(), &NAMES)?;
     for round in part.rounds(3) {
         cluster.lead()?;

@@ -10,6 +10,8 @@ const FACTORS: [(&str, f64, u64); 2] = [("SOFAJRaft", 3.0, 64), ("hashicorp/raft
 /// Peers that are expected; others that were measured come as well.
 const PEERS: [&str; 5] = ["Aeron Cluster", "MicroRaft", "SOFAJRaft", "hashicorp/raft", "Apache Ratis"];
 const FLUREE: &str = "fluree/raft";
+/// Resident memory of a node, in MiB.
+const NODE_MIB: f64 = 512.0;
 /// Entries of a restart.
 const RESTARTED: f64 = 1_000_000.0;
 
@@ -42,6 +44,7 @@ pub fn all(rows: &[Row]) -> Vec<Target> {
     through_clojure(rows, &mut targets);
     pauses(rows, &mut targets);
     recovery(rows, &mut targets);
+    growth(rows, &mut targets);
     targets
 }
 
@@ -199,4 +202,24 @@ fn recovery(rows: &[Row], targets: &mut Vec<Target>) {
     }
     let killed = groups.iter().find(|group| group.head().variant == "leader killed, next write").and_then(seconds);
     targets.push(target("Leader killed → next write acknowledged".into(), Side::AtMost, 1.0, " s", killed));
+}
+
+/// Resident memory of the largest node; of rows whose whole sense it is that something stands still, whatever their number.
+fn growth(rows: &[Row], targets: &mut Vec<Target>) {
+    let groups = groups(rows, "growth");
+    let most = |variant: &str| {
+        let group = groups.iter().find(|group| group.head().variant == variant)?;
+        let seen = group.spread(|row| row.extra("memory_mib"))?;
+        Some((seen.most, format!("{:.0} MiB", seen.most)))
+    };
+    for variant in [
+        "1000000 keys",
+        "log in fast motion",
+        "follower stopped",
+        "host of a follower stuck",
+        "host of the leader stuck",
+    ] {
+        let what = format!("Memory of a node, {variant}");
+        targets.push(target(what, Side::AtMost, NODE_MIB, " MiB", most(variant)));
+    }
 }

@@ -191,3 +191,16 @@ fn a_document_gets_the_tables_in_their_place_and_keeps_the_rest() {
     std::fs::write(&document, "# Title\n").unwrap();
     assert!(run(dir.path(), Some(&document)).unwrap_err().message.contains("document.md has no lines"));
 }
+
+#[test]
+fn memory_of_a_node_is_held_against_what_it_may_take() {
+    let row = |variant: &str, mib: u64| Row {
+        part: "growth".into(),
+        ..Row::new("quorate engine", variant).round(1).more("memory_mib", mib)
+    };
+    let rows = [row("1000000 keys", 400), row("follower stopped", 640)];
+    let verdict = |variant: &str| verdict(&rows, &format!("Memory of a node, {variant}"));
+    assert_eq!(verdict("1000000 keys"), ("400 MiB".into(), "met".into()));
+    assert_eq!(verdict("follower stopped"), ("640 MiB".into(), "**missed by 25 %**".into()));
+    assert_eq!(verdict("host of the leader stuck").1, "not measured");
+}

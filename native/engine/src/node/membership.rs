@@ -307,6 +307,10 @@ async fn transfer(core: &Arc<Core>, raft: &RaftNode, name: &str) -> Result<(), F
     let Some((id, _)) = target else {
         return Err(Failure::new(Code::Membership, format!("There is no voter {name:?}.")));
     };
+    // openraft would give up its lease and its heartbeats for a transfer to itself, and another would be elected.
+    if id == *raft.node_id() {
+        return Ok(());
+    }
     let mut leadership = core.leadership.subscribe();
     let term = leadership.borrow().term;
     raft.trigger().transfer_leader(id).await.map_err(|error| Failure::new(Code::Unavailable, error.to_string()))?;
