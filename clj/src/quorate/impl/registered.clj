@@ -4,7 +4,8 @@
   They are kept by id until the entry comes, their time is over, or the node ends; each is answered once."
   (:require [quorate.impl.errors :as errors]
             [quorate.impl.runner :as runner])
-  (:import (java.util.concurrent Future RejectedExecutionException ScheduledThreadPoolExecutor ThreadFactory TimeUnit)
+  (:import (clojure.lang Atom ILookup)
+           (java.util.concurrent Future RejectedExecutionException ScheduledThreadPoolExecutor ThreadFactory TimeUnit)
            (java.util.concurrent.atomic AtomicBoolean)))
 
 (set! *warn-on-reflection* true)
@@ -90,7 +91,7 @@
 (defn waiting?
   "True when a callback waits for any id. Cheap: asked for each entry."
   [^Registered r]
-  (pos? (long (:n @(.-waiting r)))))
+  (pos? (long (.valAt ^ILookup (.deref ^Atom (.-waiting r)) :n))))
 
 (defn- take! [^Registered r id]
   (let [[before _] (swap-vals! (.-waiting r)

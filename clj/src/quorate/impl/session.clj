@@ -31,6 +31,11 @@
   [handle kind ^bytes body timeout-ms]
   (translated (Native/submit (long handle) (int kind) body (long timeout-ms))))
 
+(defn submit-prefixed!
+  "As [[submit!]], of the body that is the byte `prefix` and then `rest`."
+  [handle kind prefix ^bytes rest timeout-ms]
+  (translated (Native/submitPrefixed (long handle) (int kind) (int prefix) rest (long timeout-ms))))
+
 (defn poll!
   "Bytes of records that the buffer of `queue` has now; 0 after `wait-ms` without any; -1 when the queue is closed; -n when
   the next record needs a buffer of n bytes."
