@@ -195,7 +195,7 @@
   [^Inside rt ^bytes entry callback persist timeout-ms]
   (check-open rt)
   (pending/registering (.-pending rt)
-                       (session/submit-prefixed! (.-handle rt) wire/command codec/format-bytes entry timeout-ms)
+                       (session/submit-bytes! (.-handle rt) entry timeout-ms)
                        (EntryWaiter. rt callback persist nil)))
 
 (deftype RequestWaiter [operation ^Answer answer decode]

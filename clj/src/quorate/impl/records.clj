@@ -97,7 +97,7 @@
   (.take in buffer (int n))
   (loop [last? false]
     (if (.next in)
-      (case (.type in)
+      (case (long (.type in))
         1 (do (entry! to (entry in)) (recur last?))
         2 (do (snapshot! to (.u64 in 0) (.u64 in 8) (.text in 16)) (recur last?))
         3 (do (install! to (.u64 in 0) (.u64 in 8) (.text in 16)) (recur last?))
