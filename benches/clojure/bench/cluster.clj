@@ -8,6 +8,10 @@
 
 (def servers "Their names; the first leads." ["a" "b" "c"])
 
+(def ^:private jvm-options
+  "As the peers' (benches/peers). The heap is touched at the start: else each new page of it costs while entries are counted."
+  ["-Xms512m" "-Xmx1g" "-XX:+AlwaysPreTouch"])
+
 (defn bench-program
   "The path of quorate-bench, which lies beside the library. Throws when it was not built."
   ^String []
@@ -36,7 +40,7 @@
   [members dir {:keys [kind followers jvm config]}]
   (let [addresses (zipmap servers (harness/free-addresses 3))
         in-jvm    (if (= :engine followers) [(first servers)] servers)
-        options   (or jvm ["-Xmx1g"])]
+        options   (or jvm jvm-options)]
     (doseq [name in-jvm]
       (swap! members conj (harness/spawn! name (harness/java-command options "bench.node"))))
     (let [jvms @members]

@@ -83,16 +83,16 @@ record Settings(List<PeerSystem> systems, List<Integer> inFlight, int bytes, int
             new PeerSystem("quorate", Engine.NAME, Engine.FSYNC, words("PEERS_ENGINE")),
             new PeerSystem("clojure", Lein.NAME, Engine.FSYNC, words("PEERS_CLOJURE")),
             new PeerSystem("aeron", "Aeron Cluster", "archive forces before it reports a position (file sync level 2)",
-                java("PEERS_JAVA", "-Xms512m -Xmx512m", "peers.Main")),
+                java("PEERS_JAVA", "-Xms512m -Xmx512m -XX:+AlwaysPreTouch", "peers.Main")),
             new PeerSystem("jraft", "SOFAJRaft", "RocksDB's log is written with sync on every node (sync, syncMeta)",
-                java("PEERS_JAVA", "-Xms512m -Xmx1g", "peers.Main")),
+                java("PEERS_JAVA", "-Xms512m -Xmx1g -XX:+AlwaysPreTouch", "peers.Main")),
             new PeerSystem("ratis", "Apache Ratis", "its log worker forces what has queued, on every node",
-                java("PEERS_JAVA", "-Xms512m -Xmx1g", "peers.Main")),
+                java("PEERS_JAVA", "-Xms512m -Xmx1g -XX:+AlwaysPreTouch", "peers.Main")),
             new PeerSystem("microraft", "MicroRaft", "our store forces at each flush it is asked for",
-                java("PEERS_JAVA", "-Xms512m -Xmx1g", "peers.Main")),
+                java("PEERS_JAVA", "-Xms512m -Xmx1g -XX:+AlwaysPreTouch", "peers.Main")),
             new PeerSystem("hashicorp", "hashicorp/raft", "raft-wal syncs each append on every node", words("PEERS_GO")),
             new PeerSystem("fluree", "fluree/raft", "none: it never syncs",
-                java("PEERS_FLUREE", "-Xms512m -Xmx1g", "peers.Main")));
+                java("PEERS_FLUREE", "-Xms512m -Xmx1g -XX:+AlwaysPreTouch", "peers.Main")));
     }
 
     private static List<String> words(final String variable) {

@@ -134,7 +134,7 @@
    (when-not (instance? RaftCommand command)
      (throw (errors/error :raft/invalid (str "A command must be a RaftCommand, not " (pr-str (class command)) "."))))
    (if-let [rt (commands/runtime node)]
-     (commands/submit! rt command persist-callback)
+     (commands/submit-command! rt command persist-callback)
      (commands/put! node command persist-callback))))
 
 (defn new-entry
@@ -157,9 +157,8 @@
   ([node entry callback]
    (new-entry node entry callback (commands/default-timeout node)))
   ([node entry callback timeout-ms]
-   (node/check-timeout timeout-ms)
    (if-let [rt (commands/runtime node)]
-     (commands/submit! rt (->RaftCommand entry nil timeout-ms callback) nil)
+     (commands/submit! rt entry nil callback nil timeout-ms ->RaftCommand)
      (commands/put! node (->RaftCommand entry (str (random-uuid)) timeout-ms callback) nil))))
 
 (defn register-callback

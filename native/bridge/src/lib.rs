@@ -1,8 +1,8 @@
-//! The JNI face of the engine: seven natives of the Java class `quorate.jni.Native`, and what they need.
+//! The JNI face of the engine: eight natives of the Java class `quorate.jni.Native`, and what they need.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `natives` | the seven exported functions: arguments checked, failures and panics turned into exceptions |
+//! | `natives` | the eight exported functions: arguments checked, failures and panics turned into exceptions |
 //! | `throw` | how a [`Failure`](quorate_engine::Failure) becomes a `quorate.jni.QuorateException` |
 //! | `buffer` | the memory of a direct `ByteBuffer` |
 //! | [`table`] | handles, which are numbers, and the sessions behind them |

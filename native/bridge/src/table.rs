@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use quorate_engine::session::{Kind, Op, Polled, Queue, Session};
+use quorate_engine::session::{Op, Polled, Queue, Session};
 use quorate_engine::{Code, Failure};
 
 use crate::log_lines::Lines;
@@ -105,9 +105,9 @@ impl<B: AsMut<[u8]>> Table<B> {
         Ok(())
     }
 
-    /// See [`Session::submit`].
-    pub fn submit(&self, handle: i64, kind: Kind, body: Bytes, timeout: Duration) -> Result<u64, Failure> {
-        self.open_slot(handle)?.session.submit(kind, body, timeout)
+    /// The session of that handle. Fails with `Closed`, or with `Invalid` when there never was such a handle.
+    pub fn open_session(&self, handle: i64) -> Result<Arc<dyn Session>, Failure> {
+        Ok(self.open_slot(handle)?.session.clone())
     }
 
     /// See [`Session::control`].
@@ -115,7 +115,7 @@ impl<B: AsMut<[u8]>> Table<B> {
         self.open_slot(handle)?.session.control(op, body)
     }
 
-    /// Fails as [`Table::submit`] would for this handle, before the caller copies anything.
+    /// Fails as [`Table::open_session`] would for this handle, before the caller copies anything.
     pub fn check_open(&self, handle: i64) -> Result<(), Failure> {
         self.open_slot(handle).map(drop)
     }
@@ -231,6 +231,8 @@ fn busy(queue: Queue) -> Failure {
 mod tests {
     use std::thread;
 
+    use quorate_engine::session::Kind;
+
     use super::*;
     use crate::echo::{Echo, EchoConfig};
 
@@ -254,7 +256,9 @@ mod tests {
     }
 
     fn submit(table: &Table<Vec<u8>>, handle: i64, body: &'static str) -> Result<u64, Code> {
-        table.submit(handle, Kind::Command, Bytes::from(body), LONG).map_err(|failure| failure.code)
+        let accepted =
+            table.open_session(handle).and_then(|session| session.submit(Kind::Command, Bytes::from(body), LONG));
+        accepted.map_err(|failure| failure.code)
     }
 
     fn poll(table: &Table<Vec<u8>>, handle: i64) -> Result<Polled, Code> {

@@ -62,38 +62,78 @@ pub struct Decoded {
     pub commands: Vec<Command>,
 }
 
+const BATCH_HEADER_BYTES: usize = 8 + 8 + 4;
 const COMMAND_HEADER_BYTES: usize = 8 * 4 + 4;
 
 impl Command {
-    /// Bytes that this command takes in a batch.
-    pub fn encoded_len(&self) -> usize {
-        COMMAND_HEADER_BYTES + self.body.len()
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.put_u64_le(self.id.node);
-        out.put_u64_le(self.id.incarnation);
-        out.put_u64_le(self.id.sequence);
-        out.put_u64_le(self.low_water);
-        put_bytes(out, &self.body);
-    }
-
     fn decode(reader: &mut Reader) -> Result<Command, Failure> {
         let id = CommandId { node: reader.u64()?, incarnation: reader.u64()?, sequence: reader.u64()? };
         Ok(Command { id, low_water: reader.u64()?, body: reader.bytes()? })
     }
 }
 
+/// A batch being put together: commands are written where they will stay, so that none is copied or shared before.
+#[derive(Debug, Default)]
+pub struct BatchBuilder {
+    encoded: Vec<u8>,
+    count: u32,
+    body_bytes: usize,
+}
+
+impl BatchBuilder {
+    /// Makes room for `count` more commands with bodies of `body_bytes` bytes in all.
+    pub fn reserve(&mut self, count: usize, body_bytes: usize) {
+        let header = if self.encoded.is_empty() { BATCH_HEADER_BYTES } else { 0 };
+        self.encoded.reserve_exact(header + count * COMMAND_HEADER_BYTES + body_bytes);
+    }
+
+    /// Adds a command.
+    pub fn push(&mut self, id: &CommandId, low_water: u64, body: &[u8]) {
+        if self.encoded.is_empty() {
+            self.encoded.put_bytes(0, BATCH_HEADER_BYTES);
+        }
+        self.encoded.put_u64_le(id.node);
+        self.encoded.put_u64_le(id.incarnation);
+        self.encoded.put_u64_le(id.sequence);
+        self.encoded.put_u64_le(low_water);
+        put_bytes(&mut self.encoded, body);
+        self.count += 1;
+        self.body_bytes += body.len();
+    }
+
+    /// Commands that are in it.
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of their bodies.
+    pub fn body_bytes(&self) -> usize {
+        self.body_bytes
+    }
+
+    /// The batch, with the leader's `time_ms` and `seed`.
+    pub fn finish(mut self, time_ms: u64, seed: u64) -> Batch {
+        self.encoded.resize(self.encoded.len().max(BATCH_HEADER_BYTES), 0);
+        let mut header = &mut self.encoded[..BATCH_HEADER_BYTES];
+        header.put_u64_le(time_ms);
+        header.put_u64_le(seed);
+        header.put_u32_le(self.count);
+        Batch(Bytes::from(self.encoded))
+    }
+}
+
 impl Batch {
     /// Encodes `commands` with the leader's `time_ms` and `seed`.
     pub fn encode(time_ms: u64, seed: u64, commands: &[Command]) -> Batch {
-        let size = 20 + commands.iter().map(Command::encoded_len).sum::<usize>();
-        let mut out = Vec::with_capacity(size);
-        out.put_u64_le(time_ms);
-        out.put_u64_le(seed);
-        out.put_u32_le(commands.len() as u32);
-        commands.iter().for_each(|command| command.encode(&mut out));
-        Batch(Bytes::from(out))
+        let mut batch = BatchBuilder::default();
+        batch.reserve(commands.len(), commands.iter().map(|command| command.body.len()).sum());
+        commands.iter().for_each(|command| batch.push(&command.id, command.low_water, &command.body));
+        batch.finish(time_ms, seed)
     }
 
     /// Takes the batch apart; bodies share the batch's memory. Fails with `Corrupt` on anything malformed.

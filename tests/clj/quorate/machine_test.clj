@@ -6,14 +6,14 @@
             [quorate.impl.records :as records])
   (:import (clojure.lang ExceptionInfo)
            (java.io File)
-           (quorate.impl LazyMap)
+           (quorate.impl LazyMap Span)
            (quorate.impl.records Entry)))
 
 (set! *warn-on-reflection* true)
 
 (defn- entry
   ([index value] (entry index value (codec/encode value)))
-  ([index _ ^bytes body] (records/->Entry index 3 1000 77 true 0xab 2 index body)))
+  ([index _ ^bytes body] (records/->Entry index 3 1000 77 true 0xab 2 index (Span. body 0 (alength body)))))
 
 (defn- run-all [m & values]
   (mapv (fn [i v] (machine/step! m (entry (inc i) v))) (range) values))
@@ -37,7 +37,7 @@
 (deftest a-context-that-is-made-when-it-is-looked-into-is-a-map-like-any-other
   (let [plain {:a 1, :b [2]}
         made  (atom 0)
-        fresh #(LazyMap. (fn [] (swap! made inc) plain))]
+        fresh #(LazyMap. (fn [x] (swap! made inc) x) plain)]
     (is (zero? (do (fresh) @made)) "nobody looked")
     (doseq [look [#(= plain %) #(= % plain) #(= (hash plain) (hash %)) #(= (.hashCode ^Object plain) (.hashCode ^Object %))
                   #(= [1 nil :none] [(:a %) (:x %) (get % :x :none)]) #(let [{:keys [a]} %] (= 1 a)) #(= 2 (count %))

@@ -4,6 +4,7 @@
             [quorate.impl.records :as records]
             [quorate.impl.wire :as wire])
   (:import (java.nio ByteBuffer)
+           (quorate.impl Records Span)
            (quorate.impl.records Entry)))
 
 (set! *warn-on-reflection* true)
@@ -26,6 +27,10 @@
 (defn- u64 [n] #(wire/u64! % n))
 (defn- u8 [n] #(wire/u8! % n))
 (defn- text [s] #(wire/raw! % (wire/utf-8 s)))
+
+(defn- body-of [^Entry e]
+  (let [^Span body (.-body e)]
+    (vec (java.util.Arrays/copyOfRange ^bytes (.bytes body) (.from body) (.to body)))))
 
 (deftest events-are-taken-apart-in-order
   (let [seen (atom [])
@@ -56,14 +61,14 @@
                (entry! [_ e]
                  (let [^Entry e e]
                    (swap! seen conj [(.-index e) (.-term e) (.-time_ms e) (.-seed e) (.-local? e) (.-node e) (.-incarnation e)
-                                     (.-sequence e) (vec (.-body e))])))
+                                     (.-sequence e) (body-of e)])))
                (snapshot! [_ ticket index path] (swap! seen conj [:snapshot ticket index path]))
                (install! [_ ticket index path] (swap! seen conj [:install ticket index path])))
         [buf n] (direct (record 1 (u64 1) (u64 2) (u64 3) (u64 -4) (u8 1) (u64 5) (u64 6) (u64 7) (u8 42))
                         (record 1 (u64 2) (u64 2) (u64 3) (u64 4) (u8 0) (u64 5) (u64 6) (u64 8))
                         (record 2 (u64 9) (u64 2) (text "/tmp/é"))
                         (record 3 (u64 10) (u64 1) (text "in")))]
-    (is (false? (records/dispatch-applies! buf n sink)))
+    (is (false? (records/dispatch-applies! (Records.) buf n sink)))
     (is (= [[1 2 3 -4 true 5 6 7 [42]] [2 2 3 4 false 5 6 8 []] [:snapshot 9 2 "/tmp/é"] [:install 10 1 "in"]] @seen))
     (let [[buf n] (direct (record 4))]
-      (is (true? (records/dispatch-applies! buf n sink))))))
+      (is (true? (records/dispatch-applies! (Records.) buf n sink))))))

@@ -16,21 +16,21 @@ import java.util.Iterator;
  */
 @SuppressWarnings({"rawtypes", "serial"})
 public final class LazyMap extends APersistentMap implements IObj, IKVReduce {
-    private volatile IFn make;
+    private final IFn make;
+    private final Object of;
     private volatile IPersistentMap made;
 
-    /** The map that {@code make} returns when it is called without arguments. */
-    public LazyMap(IFn make) {
+    /** The map that {@code make} returns when it is called with {@code of}. */
+    public LazyMap(IFn make, Object of) {
         this.make = make;
+        this.of = of;
     }
 
     private IPersistentMap made() {
         IPersistentMap found = made;
         if (found == null) {
-            IFn how = make;
-            found = how == null ? made : (IPersistentMap) how.invoke();
+            found = (IPersistentMap) make.invoke(of);
             made = found;
-            make = null;
         }
         return found;
     }

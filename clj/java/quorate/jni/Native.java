@@ -86,6 +86,20 @@ public final class Native {
     public static native long submit(long handle, int kind, byte[] body, long timeoutMs);
 
     /**
+     * Submits, as {@link #submit}, the body that begins with the byte {@code first} and goes on with {@code rest}: for who has
+     * only the rest as an array.
+     *
+     * @param handle a session
+     * @param kind as for {@link #submit}
+     * @param first from 0 to 255
+     * @param rest copied once, before this returns
+     * @param timeoutMs as for {@link #submit}
+     * @return the ticket
+     * @throws QuorateException as {@link #submit}
+     */
+    public static native long submitPrefixed(long handle, int kind, int first, byte[] rest, long timeoutMs);
+
+    /**
      * Takes the next records of a queue, as many whole ones as fit, from the start of the attached buffer. Blocks the
      * calling thread only. One thread a queue at a time.
      *

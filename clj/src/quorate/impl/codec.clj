@@ -15,7 +15,8 @@
   (:import (java.io BufferedInputStream BufferedOutputStream File FileInputStream FileOutputStream InputStream
                     InputStreamReader)
            (java.nio ByteBuffer ByteOrder)
-           (java.nio.charset StandardCharsets)))
+           (java.nio.charset StandardCharsets)
+           (quorate.impl Span)))
 
 (set! *warn-on-reflection* true)
 (set! *unchecked-math* :warn-on-boxed)
@@ -51,6 +52,13 @@
   ^bytes [value]
   (writer/text value entry-bytes-max nil))
 
+(defn check-bytes
+  "The byte array `value`, which as an entry is [[format-bytes]] and then itself. Throws ex-info `:raft/too-large`."
+  ^bytes [^bytes value]
+  (when (>= (alength value) (long entry-bytes-max))
+    (throw (too-large (inc (alength value)))))
+  value)
+
 (defn encode
   "`value` as bytes: a byte array as it is, anything else as EDN. Throws ex-info `:raft/unreadable` with the `:path` and
   `:class` of the part that could not be read back (a function, an object, a regular expression), or `:raft/too-large`."
@@ -76,10 +84,10 @@
         .array)))
 
 (defn command?
-  "True when `bytes`, an entry, has an id that the user gave."
-  [^bytes bytes]
-  (and (pos? (alength bytes))
-       (= (long (aget bytes 0)) (long format-command))))
+  "True when `body`, an entry, has an id that the user gave."
+  [^Span body]
+  (and (< (.from body) (.to body))
+       (= (long (aget ^bytes (.bytes body) (.from body))) (long format-command))))
 
 (defn- id-end
   "Where the id of the command between `from` and `to` ends. Throws ex-info `:raft/corrupt` when it does not."
@@ -94,10 +102,9 @@
     end))
 
 (defn command-id
-  "The id that the user gave the entry `bytes`, [[command?]]. Throws ex-info `:raft/corrupt`."
-  [^bytes bytes]
-  (let [end (id-end bytes 0 (alength bytes))]
-    (reader/from-bytes bytes command-header end)))
+  "The id that the user gave the entry `body`, [[command?]]. Throws ex-info `:raft/corrupt`."
+  [^Span body]
+  (reader/from-bytes (.bytes body) (+ (.from body) (long command-header)) (id-end (.bytes body) (.from body) (.to body))))
 
 (defn decode
   "The value in `bytes` between `from` and `to`, without its id when it has one. Throws ex-info `:raft/corrupt` when they are not what [[encode]] makes."
@@ -112,6 +119,11 @@
        (= format (long format-bytes)) (java.util.Arrays/copyOfRange bytes (int start) (int to))
        (= format (long format-command)) (decode bytes (id-end bytes from to) to)
        :else (throw (errors/error :raft/corrupt (str "An entry of format " format ", which this version of Quorate does not know.")))))))
+
+(defn decode-span
+  "The value in `body`, as [[decode]]."
+  [^Span body]
+  (decode (.bytes body) (.from body) (.to body)))
 
 (defn read-text
   "The value in `bytes`, EDN text in UTF-8 without a format byte, as the engine writes it."

@@ -7,7 +7,8 @@
             [quorate.impl.monitor :as monitor]
             [quorate.impl.node :as node]
             [quorate.impl.registered :as registered])
-  (:import (java.util.concurrent.locks LockSupport)))
+  (:import (java.util.concurrent.locks LockSupport)
+           (quorate.impl.node Inside)))
 
 (set! *warn-on-reflection* true)
 
@@ -34,47 +35,57 @@
   (errors/error :raft/invalid (str "The entry was refused" (when-not (str/blank? why) (str ": " why)) ".") nil cause))
 
 (defn- validate!
-  "Throws ex-info `:raft/invalid` when the user's `:validate` does not let `entry` pass."
-  [{:keys [config]} entry]
-  (when-let [validate (:validate config)]
-    (let [said (try (validate entry)
-                    (catch Throwable t
-                      (throw (refused (or (ex-message t) (.getName (class t))) t))))]
-      (when (or (false? said) (string? said))
-        (throw (refused (or said "") nil))))))
+  "Throws ex-info `:raft/invalid` when the user's `validate` does not let `entry` pass."
+  [validate entry]
+  (let [said (try (validate entry)
+                  (catch Throwable t
+                    (throw (refused (or (ex-message t) (.getName (class t))) t))))]
+    (when (or (false? said) (string? said))
+      (throw (refused (or said "") nil)))))
 
-(defn- check-machine [rt]
-  (when-not (:machine rt)
+(defn- check-machine [^Inside rt]
+  (when (nil? (.-machine rt))
     (throw (errors/error :raft/invalid "This node runs the key-value store: use quorate.kv."))))
 
-(defn- encoded ^bytes [id entry]
-  (if (nil? id)
-    (codec/encode entry)
-    (codec/encode-command id entry)))
+(defn- pass-on!
+  "Submits `entry`; returns its ticket."
+  [rt entry id callback persist timeout-ms]
+  (cond
+    (some? id)     (node/submit-entry! rt (codec/encode-command id entry) callback persist id timeout-ms)
+    (bytes? entry) (node/submit-bytes! rt (codec/check-bytes entry) callback persist timeout-ms)
+    :else          (node/submit-entry! rt (codec/encode entry) callback persist nil timeout-ms)))
 
-(defn- send! [rt {:keys [entry id callback timeout] :as command} persist]
-  (validate! rt entry)
+(defn- monitored!
+  "As [[pass-on!]], and tells the monitor. Asking for an id that is the engine's costs a call of it."
+  [rt entry id callback persist timeout-ms command-of]
   (let [started (System/nanoTime)
-        ticket  (node/submit-entry! rt (encoded id entry) callback persist id timeout)]
-    ;; Asking for the id costs a call of the engine: only when somebody wants it.
-    (when (monitor/on? (:monitor rt))
-      (node/monitored! rt :new-command
-                       (if (nil? id) (assoc command :id (node/entry-id rt ticket)) command)
-                       started))
-    true))
+        ticket  (pass-on! rt entry id callback persist timeout-ms)]
+    (node/monitored! rt :new-command
+                     (command-of entry (if (nil? id) (node/entry-id rt ticket) id) timeout-ms callback)
+                     started)))
 
 (defn submit!
-  "Submits `command`, `{:entry :id :timeout :callback}`; `persist`, which may be nil, gets true when the entry is on the disks of
-  a majority, before the callback gets the result. Returns true at once. Throws ex-info, and then the entry went nowhere."
-  [rt {:keys [timeout callback] :as command} persist]
-  (let [command (if (nil? timeout) (assoc command :timeout registered/default-ms) command)]
-    (node/check-timeout (:timeout command))
-    (check-callback callback)
-    (check-callback persist)
-    (check-machine rt)
-    (if (and (node/closed? rt) (node/strict? rt))
-      true
-      (send! rt command persist))))
+  "Submits `entry`, with the user's `id` unless that is nil; `persist`, which may be nil, gets true when the entry is on the disks of
+  a majority, before `callback` gets the result. `(command-of entry id timeout-ms callback)` makes the command that a monitor sees.
+  Returns true at once. Throws ex-info, and then the entry went nowhere."
+  [^Inside rt entry id callback persist timeout-ms command-of]
+  (node/check-timeout timeout-ms)
+  (check-callback callback)
+  (check-callback persist)
+  (check-machine rt)
+  (when-not (and (node/strict? rt) (node/closed? rt))
+    (when-let [validate (.-validate rt)]
+      (validate! validate entry))
+    (if (monitor/on? (.-monitor rt))
+      (monitored! rt entry id callback persist timeout-ms command-of)
+      (pass-on! rt entry id callback persist timeout-ms)))
+  true)
+
+(defn submit-command!
+  "[[submit!]] of `command`, `{:entry :id :timeout :callback}`; its `:timeout` may be nil."
+  [rt {:keys [entry id timeout callback] :as command} persist]
+  (submit! rt entry id callback persist (if (nil? timeout) registered/default-ms timeout)
+           (fn [_ id timeout-ms _] (assoc command :id id, :timeout timeout-ms))))
 
 (defn put!
   "Puts `command` on the command channel of `stub`, a map with `:config`, as fluree does. Returns and throws
@@ -112,7 +123,7 @@
       (when-not (and (map? command) (contains? command :entry))
         (throw (errors/error :raft/invalid "A command must be a map with :entry.")))
       (patiently (if (and wait? (pos-int? timeout)) timeout 0)
-                 (fn [] (submit! rt command persist)))
+                 (fn [] (submit-command! rt command persist)))
       (catch Exception e
         (node/pass! rt persist e)
         (node/pass! rt (:callback command) e)))))

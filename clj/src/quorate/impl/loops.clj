@@ -12,6 +12,7 @@
   (:import (java.nio ByteBuffer)
            (java.util ArrayList)
            (java.util.concurrent.atomic AtomicLong)
+           (quorate.impl Records)
            (quorate.impl.pending Immediate)
            (quorate.impl.records Entry)))
 
@@ -65,12 +66,15 @@
     (pending/failed! waiter (.-ticket ^Failed outcome) (.-code ^Failed outcome) (.-message ^Failed outcome))
     (pending/done! waiter outcome)))
 
+(defn- answer-one! [pending waiter outcome]
+  (runner/guarded "A callback threw." (answer! waiter outcome))
+  (pending/settled! pending 1))
+
 (defn- answer-all! [pending ^objects batch]
   (let [n (alength batch)]
     (loop [i 0]
       (when (< i n)
-        (runner/guarded "A callback threw." (answer! (aget batch i) (aget batch (inc i))))
-        (pending/settled! pending 1)
+        (answer-one! pending (aget batch i) (aget batch (inc i)))
         (recur (+ i 2))))))
 
 (defn- settle!
@@ -207,8 +211,8 @@
       (entry! [_ entry]
         (let [^Entry entry entry
               result (machine/step! machine entry)]
-          (.set applied (.-index entry))
-          (on-applied entry result)
+          (.setRelease applied (.-index entry))
+          (on-applied (.-body entry) result)
           (when (.-local? entry)
             (outcome! pending outcomes (.-sequence entry) (outcome-of entry result))
             (when-not (.isEmpty outcomes)
@@ -217,15 +221,16 @@
       (install! [_ ticket index path] (install-snapshot! node ticket index path)))))
 
 (defn- poll-applies! [{:keys [handle ^AtomicLong applied on-progress] :as node} outcomes sink]
-  (poll-loop handle wire/apply-queue (fn [] (.get applied))
-             (fn [buffer n]
-               (try (records/dispatch-applies! buffer n sink)
-                    (finally (settle! node outcomes)
-                             (on-progress))))))
+  (let [in (Records.)]
+    (poll-loop handle wire/apply-queue (fn [] (.get applied))
+               (fn [buffer n]
+                 (try (records/dispatch-applies! in buffer n sink)
+                      (finally (settle! node outcomes)
+                               (on-progress)))))))
 
 (defn start-applies!
   "Starts the thread that applies entries to `:machine`; `:applied` (AtomicLong) is the index of the last one. It calls, and they
-  must not block: `(:on-applied entry result)` after each entry, `(:on-progress)` after each batch, `(:on-installed index
+  must not block: `(:on-applied body result)` after each entry, `(:on-progress)` after each batch, `(:on-installed index
   failure)` after each attempt to install a snapshot, `failure` being nil or a Throwable. A failure of
   its own (not of the state machine, which cannot fail it) ends it and is kept in the atom `:problem`: going on would
   leave out an entry. The engine then sees the lag and refuses submissions. Returns the thread."

@@ -11,7 +11,8 @@
             [quorate.impl.errors :as errors]
             [quorate.impl.records]
             [quorate.impl.runner :as runner])
-  (:import (quorate.impl LazyMap)
+  (:import (clojure.lang IPersistentVector)
+           (quorate.impl LazyMap)
            (quorate.impl.records Entry)))
 
 (set! *warn-on-reflection* true)
@@ -54,7 +55,7 @@
 (defn- context
   "Of an entry, for a reducer: made when that looks into it."
   [e]
-  (LazyMap. (fn [] (context-of e))))
+  (LazyMap. context-of e))
 
 (defn said
   "The message of `t`, or its class when it has none."
@@ -77,8 +78,8 @@
   "`[state' result]`; on any failure the state as it was and the failure."
   [reducer state ^Entry e]
   (try
-    (let [pair (reducer state (codec/decode (.-body e)) (context e))]
-      (if (and (vector? pair) (= 2 (count pair)))
+    (let [pair (reducer state (codec/decode-span (.-body e)) (context e))]
+      (if (and (vector? pair) (= 2 (.length ^IPersistentVector pair)))
         pair
         [state (machine-failure (.-index e) (rubbish pair) nil)]))
     (catch Throwable t
@@ -98,9 +99,9 @@
 (deftype ReducerMachine [node-name reducer ^:volatile-mutable state]
   Machine
   (step! [_ entry]
-    (let [pair (reduced-by reducer state entry)]
-      (set! state (nth pair 0))
-      (nth pair 1)))
+    (let [^IPersistentVector pair (reduced-by reducer state entry)]
+      (set! state (.nth pair 0))
+      (.nth pair 1)))
   (begin-snapshot! [_ path finish!]
     (let [value state]
       (apart! node-name (fn [] (finish! (failure-of #(codec/write-file! value path)))))))
@@ -125,7 +126,7 @@
   Machine
   (step! [_ entry]
     (try
-      (f (codec/decode (.-body ^Entry entry)) (raft-state-at entry))
+      (f (codec/decode-span (.-body ^Entry entry)) (raft-state-at entry))
       (catch Throwable t
         {:error (str "State machine error: " (said t))})))
   (begin-snapshot! [_ _ finish!] (finish! (no-snapshots)))

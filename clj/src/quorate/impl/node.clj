@@ -30,17 +30,17 @@
 
 ;; -------------------------------------------------------------------------------------------------- what it is
 
-(defrecord Inside [handle pending closing machine config monitor callbacks applied registered])
+(defrecord Inside [handle pending closing machine config monitor callbacks applied registered validate strict?])
 
 (defn runtime
   "The map `m` as a runtime."
-  [m]
-  (map->Inside m))
+  [{:keys [config] :as m}]
+  (map->Inside (assoc m :validate (:validate config), :strict? (= :strict (:compat config)))))
 
 (defn closed?
   "True from the moment that close was called."
-  [rt]
-  (.get ^AtomicBoolean (:closing rt)))
+  [^Inside rt]
+  (.get ^AtomicBoolean (.-closing rt)))
 
 (defn server
   "The server's name as the user wrote it, for one as the engine has it; nil for nil. One that joined later is a keyword when
@@ -131,10 +131,13 @@
                          (str "A timeout must be a positive whole number of milliseconds, not " (pr-str timeout-ms) ".")
                          {:timeout-ms timeout-ms}))))
 
-(defn- register! [rt kind body timeout-ms waiter]
+(defn- check-open [rt]
   (when (closed? rt)
-    (throw (errors/from-code 1 "The node is closed.")))
-  (pending/registering (:pending rt) (session/submit! (:handle rt) kind body timeout-ms) waiter))
+    (throw (errors/from-code 1 "The node is closed."))))
+
+(defn- register! [^Inside rt kind body timeout-ms waiter]
+  (check-open rt)
+  (pending/registering (.-pending rt) (session/submit! (.-handle rt) kind body timeout-ms) waiter))
 
 (defn call!
   "Calls the user's `callback`, unless it is nil, with `x`. What it throws is reported."
@@ -159,8 +162,8 @@
 
 (defn strict?
   "True when the configuration asks for fluree/raft's own behaviour."
-  [rt]
-  (= :strict (:compat (:config rt))))
+  [^Inside rt]
+  (.-strict? rt))
 
 (defn- entry-failure [rt ticket code message id]
   (let [entry-id (entry-id rt ticket)]
@@ -170,8 +173,8 @@
 (deftype EntryWaiter [rt callback persist id]
   pending/Waiter
   (done! [_ result]
-    (call! rt persist true)
-    (call! rt callback result))
+    (when persist (call! rt persist true))
+    (when callback (call! rt callback result)))
   (failed! [_ ticket code message]
     (when (or callback persist)
       (let [failure (entry-failure rt ticket code message id)]
@@ -186,6 +189,14 @@
   ([rt body callback timeout-ms] (submit-entry! rt body callback nil nil timeout-ms))
   ([rt ^bytes body callback persist id timeout-ms]
    (register! rt wire/command body timeout-ms (EntryWaiter. rt callback persist id))))
+
+(defn submit-bytes!
+  "As [[submit-entry!]], of a command that is a byte array, [[codec/check-bytes]], without an id."
+  [^Inside rt ^bytes entry callback persist timeout-ms]
+  (check-open rt)
+  (pending/registering (.-pending rt)
+                       (session/submit-bytes! (.-handle rt) entry timeout-ms)
+                       (EntryWaiter. rt callback persist nil)))
 
 (deftype RequestWaiter [operation ^Answer answer decode]
   pending/Waiter

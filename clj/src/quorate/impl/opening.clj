@@ -19,7 +19,8 @@
             [quorate.impl.watches :as watches]
             [quorate.impl.wire :as wire])
   (:import (java.util.concurrent.atomic AtomicBoolean AtomicLong)
-           (quorate.impl LazyMap)
+           (quorate.impl LazyMap Span)
+           (quorate.impl.node Inside)
            (quorate.impl.records Entry)))
 
 (set! *warn-on-reflection* true)
@@ -72,11 +73,14 @@
     (when deliver!
       (deliver! event))))
 
-(defn- entry-applied! [{:keys [registered] :as rt} ^Entry entry result]
-  (when (and (registered/waiting? registered)
-             (codec/command? (.-body entry))
-             (not (identical? machine/result-unknown result)))
-    (registered/applied! registered (codec/command-id (.-body entry)) result (partial node/pass! rt))))
+(defn- entry-applied!
+  "Called for each entry with its body: whoever registered for its id is told."
+  [^Inside rt ^Span body result]
+  (let [registered (.-registered rt)]
+    (when (and (registered/waiting? registered)
+               (codec/command? body)
+               (not (identical? machine/result-unknown result)))
+      (registered/applied! registered (codec/command-id body) result (partial node/pass! rt)))))
 
 (defn- installed! [{:keys [machine] :as rt} index failure]
   (user-snapshots/tried! machine)
@@ -95,7 +99,7 @@
     (let [leads @leadership
           term  (.-term entry)
           index (.-index entry)]
-      (LazyMap. (fn [] (assoc (merge base leads) :term term, :index index, :commit index, :latest-index index))))))
+      (LazyMap. (fn [leads] (assoc (merge base leads) :term term, :index index, :commit index, :latest-index index)) leads))))
 
 (defn- machine-for [{:keys [this-server reducer state-machine initial-state] :as config} base leadership]
   (cond
@@ -178,7 +182,7 @@
     (assoc (with-courier rt)
            :on-leader    (fn [text] (leader-event! rt text))
            :on-watch     (fn [watch event] (watch-event! rt watch event))
-           :on-applied   (fn [entry result] (entry-applied! rt entry result))
+           :on-applied   (fn [body result] (entry-applied! rt body result))
            :on-progress  (fn [] (progressed! rt))
            :on-installed (fn [index failure] (installed! rt index failure))
            :on-ask       (let [answer-to (user-snapshots/answer-to machine)]

@@ -3,11 +3,13 @@
 
   The engine may answer a ticket before `submit` has returned it. So submitters register under a shared lock, and whoever
   brings an answer and finds nobody waits, by taking the lock for itself, until every submission under way has
-  registered; who is not there then was answered before. Removal from the map is what makes an answer happen once."
+  registered; who is not there then was answered before. Removal is what makes an answer happen once.
+
+  Tickets of entries are consecutive, so those who wait are in a ring, at their ticket's place; who finds that place taken (by
+  one who has been waiting for very long) is in a map instead."
   (:require [quorate.impl.errors :as errors])
-  (:import (java.util ArrayList)
-           (java.util.concurrent ConcurrentHashMap)
-           (java.util.concurrent.atomic AtomicLong)
+  (:import (java.util.concurrent ConcurrentHashMap)
+           (java.util.concurrent.atomic AtomicLong AtomicLongArray AtomicReferenceArray)
            (java.util.concurrent.locks StampedLock)))
 
 (set! *warn-on-reflection* true)
@@ -26,12 +28,19 @@
 ;; A waiter that is answered on the thread that brings the answer: it must neither wait nor call the user's functions.
 (definterface Immediate)
 
-(deftype Pending [^ConcurrentHashMap waiters ^StampedLock lock ^AtomicLong waiting])
+(def ^:private ^:const ring-places "A power of two." 8192)
+
+;; A place of the ring is null, or `claimed` while its ticket is written, or has the waiter.
+(def ^:private claimed (Object.))
+
+(deftype Pending [^AtomicReferenceArray ring ^AtomicLongArray tickets ^ConcurrentHashMap others ^StampedLock lock
+                  ^AtomicLong waiting])
 
 (defn pending
   "Nobody waits."
   []
-  (Pending. (ConcurrentHashMap.) (StampedLock.) (AtomicLong.)))
+  (Pending. (AtomicReferenceArray. (int ring-places)) (AtomicLongArray. (int ring-places)) (ConcurrentHashMap.) (StampedLock.)
+            (AtomicLong.)))
 
 (defn waiting
   "How many submissions have been accepted whose callback has not run."
@@ -67,6 +76,19 @@
   [^Pending p f]
   (sharing p (f)))
 
+(defn- place ^long [^long ticket]
+  (bit-and ticket (dec (long ring-places))))
+
+(defn put!
+  "Has `waiter` wait for the answer to `ticket`; for [[registering]]."
+  [^Pending p ^long ticket waiter]
+  (let [^AtomicReferenceArray ring (.-ring p)
+        at (unchecked-int (place ticket))]
+    (if (.compareAndSet ring at nil claimed)
+      (do (.setOpaque ^AtomicLongArray (.-tickets p) at ticket)
+          (.setRelease ring at waiter))
+      (.put ^ConcurrentHashMap (.-others p) ticket waiter))))
+
 (defmacro registering
   "Evaluates `submit`, an expression that gives a ticket, and has `waiter` wait for its answer. Returns the ticket. When `submit`
   throws, or too many wait (ex-info `:raft/overloaded`), nothing is registered. A macro, since this is done for each entry."
@@ -75,8 +97,8 @@
      (enter! p#)
      (try
        (sharing p#
-         (let [ticket# ~submit]
-           (.put ^ConcurrentHashMap (.-waiters p#) ticket# ~waiter)
+         (let [ticket# (long ~submit)]
+           (put! p# ticket# ~waiter)
            ticket#))
        (catch Throwable t#
          (settled! p# 1)
@@ -93,23 +115,39 @@
   (let [^StampedLock lock (.-lock p)]
     (.unlockWrite lock (.writeLock lock))))
 
+(defn- in-ring!
+  "Takes who waits for `ticket` out of the ring; nil when it is not there. Who stands in a place waits for the ticket that was written
+  before, so what is read between finding and taking the same one is that one's ticket."
+  [^Pending p ^long ticket]
+  (let [^AtomicReferenceArray ring (.-ring p)
+        at     (unchecked-int (place ticket))
+        waiter (.getAcquire ring at)]
+    (when (and (some? waiter)
+               (not (identical? claimed waiter))
+               (= ticket (.getOpaque ^AtomicLongArray (.-tickets p) at))
+               (.compareAndSet ring at waiter nil))
+      waiter)))
+
 (defn take!
   "Whoever waits for `ticket`, who then waits no more; nil when the ticket was answered before. Who gets a waiter
   answers it and reports [[settled!]]."
   [^Pending p ^long ticket]
-  (let [^ConcurrentHashMap waiters (.-waiters p)]
-    (or (.remove waiters ticket)
-        (do (quiesce! p)
-            (.remove waiters ticket)))))
+  (or (in-ring! p ticket)
+      (.remove ^ConcurrentHashMap (.-others p) ticket)
+      (do (quiesce! p)
+          (or (in-ring! p ticket)
+              (.remove ^ConcurrentHashMap (.-others p) ticket)))))
 
 (defn take-all!
   "All who still wait, as `[ticket waiter]` in the order of their tickets. For the end, when nothing is accepted any more."
   [^Pending p]
   (quiesce! p)
-  (let [^ConcurrentHashMap waiters (.-waiters p)]
-    (->> (ArrayList. (.keySet waiters))
-         sort
+  (let [^AtomicReferenceArray ring (.-ring p)
+        tickets (into (vec (.keySet ^ConcurrentHashMap (.-others p)))
+                      (keep (fn [at] (when (.get ring (int at)) (.get ^AtomicLongArray (.-tickets p) (int at)))))
+                      (range ring-places))]
+    (->> (sort tickets)
          (keep (fn [ticket]
-                 (when-let [waiter (.remove waiters ticket)]
+                 (when-let [waiter (take! p (long ticket))]
                    [ticket waiter])))
          vec)))

@@ -1,7 +1,8 @@
 (ns quorate.impl.records
   "Takes apart what a poll brought: `length u32 · type u8 · fields`, one record after the other."
   (:require [quorate.impl.wire :as wire])
-  (:import (java.nio ByteBuffer ByteOrder)))
+  (:import (java.nio ByteBuffer ByteOrder)
+           (quorate.impl Records Span)))
 
 (set! *warn-on-reflection* true)
 (set! *unchecked-math* :warn-on-boxed)
@@ -17,11 +18,11 @@
 
 (defprotocol Applies
   "Who takes the records of the apply queue."
-  (entry! [_ entry] "Apply this [[Entry]].")
+  (entry! [_ entry] "Apply this [[Entry]]; its body is there until this returns.")
   (snapshot! [_ ticket index path] "Write the state as of `index` to `path`.")
   (install! [_ ticket index path] "Replace the state by the file `path`, which is as of `index`."))
 
-(deftype Entry [^long index ^long term ^long time-ms ^long seed local? ^long node ^long incarnation ^long sequence ^bytes body])
+(deftype Entry [^long index ^long term ^long time-ms ^long seed local? ^long node ^long incarnation ^long sequence ^Span body])
 
 (defn- rest-of ^long [^ByteBuffer in ^long end]
   (- end (.position in)))
@@ -60,24 +61,6 @@
         false)
     false))
 
-(defn- entry [^ByteBuffer in ^long end]
-  (let [index (.getLong in), term (.getLong in), time-ms (.getLong in), seed (.getLong in)
-        local? (not (zero? (.get in)))
-        node (.getLong in), incarnation (.getLong in), sequence (.getLong in)]
-    (Entry. index term time-ms seed local? node incarnation sequence (wire/take-bytes in (rest-of in end)))))
-
-(defn- apply-record [^ByteBuffer in ^long end to]
-  (case (long (.get in))
-    1 (do (entry! to (entry in end)) false)
-    2 (let [ticket (.getLong in), index (.getLong in)]
-        (snapshot! to ticket index (wire/take-text in (rest-of in end)))
-        false)
-    3 (let [ticket (.getLong in), index (.getLong in)]
-        (install! to ticket index (wire/take-text in (rest-of in end)))
-        false)
-    4 true
-    false))
-
 (defn- begin! [^ByteBuffer in ^long n]
   (.order in ByteOrder/LITTLE_ENDIAN)
   (.limit in (int n))
@@ -89,28 +72,35 @@
   (let [length (bit-and (.getInt in) 0xffffffff)]
     (+ (.position in) length)))
 
-(defmacro ^:private each-record
-  "Evaluates `(f in end to)` for each record in the first `n` bytes of `in`, positioned after the length. A type that this
-  version does not know is passed over. True when `f` was for one of them. A macro, so that `end` is no object."
-  [in n f to]
-  `(let [^ByteBuffer in# ~in
-         n# (long ~n)]
-     (begin! in# n#)
-     (loop [last?# false]
-       (if (< (.position in#) n#)
-         (let [end# (end-of-next in#)
-               last?# (or (~f in# end# ~to) last?#)]
-           (.position in# (int end#))
-           (recur last?#))
-         (boolean last?#)))))
-
 (defn dispatch-events!
-  "Hands each event in the first `n` bytes of `in` to `to`, [[Events]]. Returns true when the queue is closed."
-  [in n to]
-  (each-record in n event to))
+  "Hands each event in the first `n` bytes of `in` to `to`, [[Events]]. A type that this version does not know is passed over.
+  Returns true when the queue is closed."
+  [^ByteBuffer in n to]
+  (let [n (long n)]
+    (begin! in n)
+    (loop [last? false]
+      (if (< (.position in) n)
+        (let [end   (end-of-next in)
+              last? (or (event in end to) last?)]
+          (.position in (int end))
+          (recur last?))
+        (boolean last?)))))
+
+(defn- entry ^Entry [^Records in]
+  (Entry. (.u64 in 0) (.u64 in 8) (.u64 in 16) (.u64 in 24) (not (zero? (.u8 in 32))) (.u64 in 33) (.u64 in 41) (.u64 in 49)
+          (.rest in 57)))
 
 (defn dispatch-applies!
-  "Hands each record of the apply queue in the first `n` bytes of `in` to `to`, [[Applies]]. Returns true when the queue is
-  closed."
-  [in n to]
-  (each-record in n apply-record to))
+  "Hands each record of the apply queue in the first `n` bytes of `buffer` to `to`, [[Applies]]; `in` holds them meanwhile. A type
+  that this version does not know is passed over. Returns true when the queue is closed."
+  [^Records in ^ByteBuffer buffer n to]
+  (.take in buffer (int n))
+  (loop [last? false]
+    (if (.next in)
+      (case (long (.type in))
+        1 (do (entry! to (entry in)) (recur last?))
+        2 (do (snapshot! to (.u64 in 0) (.u64 in 8) (.text in 16)) (recur last?))
+        3 (do (install! to (.u64 in 0) (.u64 in 8) (.text in 16)) (recur last?))
+        4 (recur true)
+        (recur last?))
+      last?)))

@@ -4,7 +4,8 @@
   They are kept by id until the entry comes, their time is over, or the node ends; each is answered once."
   (:require [quorate.impl.errors :as errors]
             [quorate.impl.runner :as runner])
-  (:import (java.util.concurrent Future RejectedExecutionException ScheduledThreadPoolExecutor ThreadFactory TimeUnit)
+  (:import (clojure.lang Atom)
+           (java.util.concurrent Future RejectedExecutionException ScheduledThreadPoolExecutor ThreadFactory TimeUnit)
            (java.util.concurrent.atomic AtomicBoolean)))
 
 (set! *warn-on-reflection* true)
@@ -23,10 +24,13 @@
              (^Thread newThread [_ ^Runnable task] (runner/daemon thread-name task))))
     (.setRemoveOnCancelPolicy true)))
 
+;; Who waits at first, and as long as this is the atom's value nobody need be looked for.
+(def ^:private nobody {:n 0, :by-id {}})
+
 (defn registered
   "Nobody waits. `thread-name` is that of the thread that looks after the times; it starts with the first callback."
   [thread-name]
-  (Registered. (atom {:n 0, :by-id {}}) (delay (timers thread-name))))
+  (Registered. (atom nobody) (delay (timers thread-name))))
 
 (defn ids
   "How many callbacks wait for which id; nil when none does."
@@ -90,7 +94,9 @@
 (defn waiting?
   "True when a callback waits for any id. Cheap: asked for each entry."
   [^Registered r]
-  (pos? (long (:n @(.-waiting r)))))
+  (let [all (.deref ^Atom (.-waiting r))]
+    (and (not (identical? nobody all))
+         (pos? (long (:n all))))))
 
 (defn- take! [^Registered r id]
   (let [[before _] (swap-vals! (.-waiting r)
@@ -107,7 +113,7 @@
 (defn stop!
   "Answers all who wait with ex-info `:raft/shutdown`, and ends the thread."
   [^Registered r pass!]
-  (let [[before _] (reset-vals! (.-waiting r) {:n 0, :by-id {}})]
+  (let [[before _] (reset-vals! (.-waiting r) nobody)]
     (doseq [[id waiters] (:by-id before), waiter waiters]
       (answer! waiter pass! (ended id))))
   (.shutdownNow ^ScheduledThreadPoolExecutor @(.-timers r)))

@@ -1,7 +1,8 @@
 (ns quorate.impl.session
   "The native methods, with their exceptions turned into ex-infos. The only namespace that names `quorate.jni`."
   (:require [quorate.impl.codec :as codec]
-            [quorate.impl.errors :as errors])
+            [quorate.impl.errors :as errors]
+            [quorate.impl.wire :as wire])
   (:import (java.nio ByteBuffer)
            (quorate.jni Native NativeLibrary QuorateException)))
 
@@ -30,6 +31,11 @@
   `:raft/invalid`, and then nothing was accepted."
   [handle kind ^bytes body timeout-ms]
   (translated (Native/submit (long handle) (int kind) body (long timeout-ms))))
+
+(defn submit-bytes!
+  "As [[submit!]], of a command that is the byte array `entry`, [[codec/check-bytes]]."
+  ^long [^long handle ^bytes entry ^long timeout-ms]
+  (translated (Native/submitPrefixed handle (int wire/command) (int codec/format-bytes) entry timeout-ms)))
 
 (defn poll!
   "Bytes of records that the buffer of `queue` has now; 0 after `wait-ms` without any; -1 when the queue is closed; -n when

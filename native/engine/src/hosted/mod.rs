@@ -218,18 +218,18 @@ impl Host {
         Ok(window.handed.is_empty() || !full)
     }
 
-    fn hand_over(&self, commands: &[Committed], buffer: &mut Vec<u8>) {
+    fn hand_over(&self, commands: &[Committed]) {
         let mut window = self.window.lock();
         if window.handed.is_empty() {
             window.moved_at = Some(Instant::now());
         }
         for command in commands {
-            records::entry(buffer, command);
             window.bytes += command.body.len();
             window.handed.push_back((command.index, command.body.len()));
         }
         drop(window);
-        self.queue.push(std::mem::take(buffer));
+        // Written where it is polled from: the host takes it with one copy more.
+        self.queue.push_with(commands.len(), |out| commands.iter().for_each(|command| records::entry(out, command)));
     }
 }
 
@@ -244,14 +244,13 @@ impl StateMachine for HostedMachine {
     fn apply(&mut self, commands: &[Committed], _notes: &[Note]) -> Result<Applied, Failure> {
         // A repeated attempt after a failure must not hand a command over twice.
         let fresh = commands.partition_point(|command| command.index <= self.index);
-        let mut buffer = Vec::new();
         for chunk in commands[fresh..].chunks(HAND_OVER_COMMANDS.min(self.host.bounds.commands)) {
             let bytes = chunk.iter().map(|command| command.body.len()).sum();
             if !self.host.has_room(&self.host.window.lock(), bytes)? {
                 self.wanted = Some(bytes);
                 return Ok(Applied::Full);
             }
-            self.host.hand_over(chunk, &mut buffer);
+            self.host.hand_over(chunk);
             self.index = chunk.last().map_or(self.index, |command| command.index);
         }
         Ok(Applied::Later)

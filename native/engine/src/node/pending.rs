@@ -14,13 +14,16 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::command::{Command, CommandId};
+use crate::command::{BatchBuilder, CommandId};
 use crate::error::{Code, Failure};
 use crate::limits::{ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
 use crate::machine::Outcome;
 
 /// Slots between the oldest unanswered submission and the newest; answered ones in between count too.
 const SPAN_MAX: usize = 4 * IN_FLIGHT_MAX;
+
+/// Slots that one look at the window frees.
+const FREED_AT_ONCE: usize = 64;
 
 /// Stands for the index of a command that a snapshot brought or buried; user-visible ones begin at 1.
 const INDEX_UNKNOWN: u64 = 0;
@@ -133,27 +136,25 @@ impl Pending {
         Ok(sequence)
     }
 
-    /// The next unsent commands, at most `count` of them and, but for the first, `bytes` of bodies.
-    pub fn take(&self, count: usize, bytes: usize, now: Instant) -> Vec<Command> {
-        let Some((node, incarnation)) = self.identity() else { return Vec::new() };
+    /// Writes the next unsent commands to `batch`, at most `count` of them and, but for the first, `bytes` of bodies. Returns the
+    /// sequence number of the first; `None` when there is none to send.
+    pub fn take(&self, count: usize, bytes: usize, now: Instant, batch: &mut BatchBuilder) -> Option<u64> {
+        let (node, incarnation) = self.identity()?;
         let mut window = self.window.lock();
-        let (low_water, end) = (window.base, window.base + window.slots.len() as u64);
-        let (mut taken, mut size) = (Vec::new(), 0);
-        let mut sequence = window.next_send.max(low_water);
-        while sequence < end && taken.len() < count {
+        let low_water = window.base;
+        let from = window.next_send.max(low_water);
+        let (end, taken, size) = window.fitting(from, count, bytes);
+        window.next_send = end;
+        batch.reserve(taken, size);
+        let mut first = None;
+        for sequence in from..end {
             if let Some(slot) = window.slot(sequence) {
-                if !taken.is_empty() && size + slot.body.len() > bytes {
-                    break;
-                }
-                size += slot.body.len();
                 slot.sent_at = Some(now);
-                let id = CommandId { node, incarnation, sequence };
-                taken.push(Command { id, low_water, body: slot.body.clone() });
+                batch.push(&CommandId { node, incarnation, sequence }, low_water, &slot.body);
+                first.get_or_insert(sequence);
             }
-            sequence += 1;
         }
-        window.next_send = sequence;
-        taken
+        first
     }
 
     /// True when something waits to be sent.
@@ -256,12 +257,21 @@ impl Pending {
 
     /// The host has applied up to `index`: its answers are out, the slots are free.
     pub fn acknowledge(&self, index: u64) {
-        let mut window = self.window.lock();
-        window.acknowledged = window.acknowledged.max(index);
-        while window.handed.front().is_some_and(|(handed, _)| *handed <= index) {
-            if let Some((_, sequence)) = window.handed.pop_front() {
-                window.remove(sequence);
+        let mut freed = Vec::with_capacity(FREED_AT_ONCE);
+        loop {
+            let mut window = self.window.lock();
+            window.acknowledged = window.acknowledged.max(index);
+            while freed.len() < FREED_AT_ONCE && window.handed.front().is_some_and(|(handed, _)| *handed <= index) {
+                if let Some((_, sequence)) = window.handed.pop_front() {
+                    freed.extend(window.remove(sequence));
+                }
             }
+            drop(window);
+            // Memory is given back with no lock held, for others submit meanwhile.
+            if freed.is_empty() {
+                return;
+            }
+            freed.clear();
         }
     }
 
@@ -358,6 +368,23 @@ impl Window {
     fn slot(&mut self, sequence: u64) -> Option<&mut Slot> {
         let offset = sequence.checked_sub(self.base)? as usize;
         self.slots.get_mut(offset)?.as_mut()
+    }
+
+    /// The end of the commands from `from` on that a batch of `count` commands and `bytes` of bodies takes, their number and the bytes of
+    /// their bodies.
+    fn fitting(&self, from: u64, count: usize, bytes: usize) -> (u64, usize, usize) {
+        let (mut end, mut taken, mut size) = (from, 0, 0);
+        for slot in self.slots.range((from - self.base) as usize..) {
+            if let Some(slot) = slot {
+                if taken == count || (taken > 0 && size + slot.body.len() > bytes) {
+                    break;
+                }
+                taken += 1;
+                size += slot.body.len();
+            }
+            end += 1;
+        }
+        (end, taken, size)
     }
 
     fn enumerate(&self) -> impl Iterator<Item = (u64, &Slot)> {

@@ -13,7 +13,7 @@ use openraft::impls::ProgressResponder;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::command::{Batch, Command};
+use crate::command::BatchBuilder;
 use crate::error::{Code, Failure};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, PROPOSALS_IN_FLIGHT_MAX};
 use crate::node::adapter::RaftNode;
@@ -92,13 +92,13 @@ impl Proposer {
 
     async fn propose(&mut self) {
         while self.flights.len() < PROPOSALS_IN_FLIGHT_MAX {
-            let own = self.core.pending.take(BATCH_COMMANDS_MAX, BATCH_BYTES_MAX, Instant::now());
-            let first = own.first().map(|command| command.id.sequence);
-            let (commands, replies) = self.with_forwarded(own);
-            if commands.is_empty() {
+            let mut batch = BatchBuilder::default();
+            let first = self.core.pending.take(BATCH_COMMANDS_MAX, BATCH_BYTES_MAX, Instant::now(), &mut batch);
+            let replies = self.add_forwarded(&mut batch);
+            if batch.is_empty() {
                 return;
             }
-            let batch = Batch::encode(wall_ms(), self.next_seed(), &commands);
+            let batch = batch.finish(wall_ms(), self.next_seed());
             let (responder, answer) = ProgressResponder::complete_only();
             let accepted = self.raft.write(batch).responder(responder).await;
             self.flights.push(Box::pin(async move {
@@ -121,27 +121,28 @@ impl Proposer {
         }
     }
 
-    fn with_forwarded(&self, mut commands: Vec<Command>) -> (Vec<Command>, Vec<oneshot::Sender<Result<(), Failure>>>) {
+    /// Adds what other nodes forwarded, as far as it fits. Returns who is told of the proposal.
+    fn add_forwarded(&self, batch: &mut BatchBuilder) -> Vec<oneshot::Sender<Result<(), Failure>>> {
         let mut replies = Vec::new();
-        let mut bytes: usize = commands.iter().map(|command| command.body.len()).sum();
         loop {
             // A group that is larger than a batch by itself still goes, alone.
-            let alone = commands.is_empty();
-            let room_commands = if alone { usize::MAX } else { BATCH_COMMANDS_MAX.saturating_sub(commands.len()) };
-            let room_bytes = if alone { usize::MAX } else { BATCH_BYTES_MAX.saturating_sub(bytes) };
-            let Some(group) = self.core.forwarded.pop(room_commands, room_bytes) else { return (commands, replies) };
-            bytes += group.commands.iter().map(|command| command.body.len()).sum::<usize>();
-            commands.extend(group.commands);
+            let alone = batch.is_empty();
+            let room_commands = if alone { usize::MAX } else { BATCH_COMMANDS_MAX.saturating_sub(batch.len()) };
+            let room_bytes = if alone { usize::MAX } else { BATCH_BYTES_MAX.saturating_sub(batch.body_bytes()) };
+            let Some(group) = self.core.forwarded.pop(room_commands, room_bytes) else { return replies };
+            batch.reserve(group.commands.len(), group.commands.iter().map(|command| command.body.len()).sum());
+            group.commands.iter().for_each(|command| batch.push(&command.id, command.low_water, &command.body));
             replies.push(group.reply);
         }
     }
 
     fn forward(&mut self, leader: u64, address: &str) {
         while self.flights.len() < PROPOSALS_IN_FLIGHT_MAX {
-            let commands = self.core.pending.take(BATCH_COMMANDS_MAX, BATCH_BYTES_MAX, Instant::now());
-            let Some(first) = commands.first().map(|command| command.id.sequence) else { return };
+            let mut batch = BatchBuilder::default();
+            let taken = self.core.pending.take(BATCH_COMMANDS_MAX, BATCH_BYTES_MAX, Instant::now(), &mut batch);
+            let Some(first) = taken else { return };
             spin::expect();
-            let body = Batch::encode(0, 0, &commands).0;
+            let body = batch.finish(0, 0).0;
             let timeout = Duration::from_millis(self.core.config.election_timeout_ms) * STALE_ELECTIONS;
             let (peers, address) = (self.core.peers.clone(), address.to_string());
             self.flights.push(Box::pin(async move {

@@ -48,7 +48,7 @@ impl Events {
 
     /// Answers are always taken, so a host that does not poll them must not cause any more of them.
     fn check_room(&self) -> Result<(), Failure> {
-        let (records, bytes) = (self.queue.len(), self.queue.bytes());
+        let (records, bytes) = self.queue.size();
         if records < EVENTS_MAX && bytes < EVENTS_BYTES_MAX {
             return Ok(());
         }

@@ -61,6 +61,17 @@ impl RecordQueue {
         self.append(records.as_ref(), usize::MAX)
     }
 
+    /// As [`RecordQueue::push`], of the `count` records that `write` appends, under the queue's lock, to what it is given.
+    pub fn push_with(&self, count: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut state = self.state.lock();
+        if state.closed {
+            return false;
+        }
+        state.main.append_with(count, write);
+        self.wake(state);
+        true
+    }
+
     /// Appends `records`, one or more whole ones, unless the queue is full or closed: then false, and nothing is taken.
     pub fn offer(&self, records: impl AsRef<[u8]>) -> bool {
         self.append(records.as_ref(), self.max_records)
@@ -92,12 +103,13 @@ impl RecordQueue {
 
     /// Records that wait, not counting those aside.
     pub fn len(&self) -> usize {
-        self.state.lock().main.records
+        self.size().0
     }
 
-    /// Bytes of the records that wait, not counting those aside.
-    pub fn bytes(&self) -> usize {
-        self.state.lock().main.len()
+    /// Records that wait, and their bytes, not counting those aside.
+    pub fn size(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.main.records, state.main.len())
     }
 
     /// Whether no record waits, not counting those aside.
@@ -180,9 +192,14 @@ impl Lane {
     }
 
     fn append(&mut self, records: &[u8]) {
-        let count = count_records(records);
+        self.append_with(count_records(records), |bytes| bytes.extend_from_slice(records));
+    }
+
+    fn append_with(&mut self, count: usize, write: impl FnOnce(&mut Vec<u8>)) {
         debug_assert!(count > 0, "a queue takes whole records only");
-        self.bytes.extend_from_slice(records);
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        debug_assert_eq!(count_records(&self.bytes[start..]), count, "as many records as was said");
         self.records += count;
     }
 
@@ -347,7 +364,7 @@ mod tests {
         let queue = RecordQueue::with_aside(2, 3, 3 * small);
         (1..=3).for_each(|ticket| assert!(queue.offer_aside(answer(ticket, 10))));
         assert!(!queue.offer_aside(answer(4, 10)));
-        assert_eq!((queue.len(), queue.bytes()), (0, 0));
+        assert_eq!(queue.size(), (0, 0));
         assert!(queue.offer(answer(5, 10)) && queue.offer(answer(6, 10)) && !queue.offer(answer(7, 10)));
         let mut out = vec![0; 2 * small];
         for expected in [[1, 5], [6, 2]] {

@@ -27,6 +27,7 @@ public final class BridgeTest {
         Map<String, Check.Action> cases = new LinkedHashMap<>();
         cases.put("many threads, many in flight, each answered once and in order", BridgeTest::manyThreads);
         cases.put("records larger than the poll buffer", BridgeTest::largeRecords);
+        cases.put("bodies whose first byte comes apart", BridgeTest::prefixedBodies);
         cases.put("close during flight", BridgeTest::closeDuringFlight);
         cases.put("use after close, double close", BridgeTest::useAfterClose);
         cases.put("closing from many threads at once", BridgeTest::closeFromManyThreads);
@@ -106,6 +107,33 @@ public final class BridgeTest {
                 Check.equal(0, answer.status, "status");
                 Check.equal(sent.get(answer.ticket), answer.text(), "body");
             }
+        }
+    }
+
+    private static void prefixedBodies() throws Exception {
+        try (Client client = new Client(ECHO)) {
+            int[] sizes = {0, 1, 128, (8 << 20) - 1};
+            for (int size : sizes) {
+                byte[] rest = new byte[size];
+                Arrays.fill(rest, (byte) 7);
+                Native.submitPrefixed(client.handle, Client.COMMAND, 255, rest, Client.LONG_MS);
+            }
+            List<Client.Answer> answers = client.await(sizes.length);
+            for (int n = 0; n < sizes.length; n++) {
+                byte[] expected = new byte[sizes[n] + 1];
+                Arrays.fill(expected, (byte) 7);
+                expected[0] = (byte) 255;
+                Check.that(Arrays.equals(expected, answers.get(n).payload), "body of " + sizes[n]);
+            }
+            long handle = client.handle;
+            Check.refused(Code.TOO_LARGE, "at most", () -> Native.submitPrefixed(handle, 1, 2, new byte[8 << 20], 1));
+            Check.refused(Code.INVALID, "null", () -> Native.submitPrefixed(handle, 1, 2, null, 1));
+            for (int first : new int[] {-1, 256, Integer.MIN_VALUE}) {
+                Check.refused(Code.INVALID, "" + first, () -> Native.submitPrefixed(handle, 1, first, EMPTY, 1));
+            }
+            Check.refused(Code.INTERNAL, "asked to panic",
+                    () -> Native.submitPrefixed(handle, 1, '!', "echo panic".getBytes(), 1));
+            Check.equal(sizes.length + 1L, client.submit("after"), "nothing was registered in between");
         }
     }
 

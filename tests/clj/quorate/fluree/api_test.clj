@@ -9,23 +9,27 @@
             [quorate.raft.leader :as leader]
             [quorate.raft.log :as raft-log]
             [quorate.ring.json :as json])
-  (:import (java.io File)))
+  (:import (java.io File)
+           (quorate.impl Span)))
 
 (set! *warn-on-reflection* true)
+
+(defn- span [^bytes bytes]
+  (Span. bytes 0 (alength bytes)))
 
 (deftest commands-carry-their-ids-in-the-log
   (doseq [[id entry] [["id" [:write 1]] [(random-uuid) nil] [:k {:a #{1}}] [[1 "x"] "y"]]]
     (let [bytes (codec/encode-command id entry)]
-      (is (codec/command? bytes))
-      (is (= id (codec/command-id bytes)))
+      (is (codec/command? (span bytes)))
+      (is (= id (codec/command-id (span bytes))))
       (is (= entry (codec/decode bytes)))))
   (let [bytes (codec/encode-command "id" (byte-array [1 2 3]))]
     (is (= [1 2 3] (seq (codec/decode bytes))) "a byte array stays one"))
-  (is (not (codec/command? (codec/encode "x"))))
+  (is (not (codec/command? (span (codec/encode "x")))))
   (doseq [cut [2 5 8]]
     (let [torn (java.util.Arrays/copyOf (codec/encode-command "some id" 1) (int cut))]
       (is (= :raft/corrupt (error-of (codec/decode torn))))
-      (is (= :raft/corrupt (error-of (codec/command-id torn))))))
+      (is (= :raft/corrupt (error-of (codec/command-id (span torn)))))))
   (is (= :raft/too-large (error-of (codec/encode-command (apply str (repeat 100 "x")) (byte-array (- codec/entry-bytes-max 50))))))
   (is (= :raft/unreadable (error-of (codec/encode-command inc 1)))))
 

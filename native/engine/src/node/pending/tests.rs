@@ -1,6 +1,7 @@
 //! The submission window: each submission leaves it once.
 
 use super::*;
+use crate::command::Command;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -12,6 +13,14 @@ fn pending() -> Pending {
 
 fn submit(pending: &Pending, body: &'static [u8]) -> u64 {
     pending.submit(Bytes::from_static(body), LONG, Reply::Observer).unwrap()
+}
+
+fn take(pending: &Pending, count: usize, bytes: usize) -> Vec<Command> {
+    let mut batch = BatchBuilder::default();
+    let first = pending.take(count, bytes, Instant::now(), &mut batch);
+    let commands = batch.finish(0, 0).decode().unwrap().commands;
+    assert_eq!(first, commands.first().map(|command| command.id.sequence));
+    commands
 }
 
 fn sequences(commands: &[Command]) -> Vec<u64> {
@@ -28,12 +37,12 @@ fn commands_are_taken_once_and_again_after_a_rewind() {
     for _ in 0..5 {
         submit(&pending, b"x");
     }
-    assert_eq!(sequences(&pending.take(3, 100, Instant::now())), vec![1, 2, 3]);
-    assert_eq!(sequences(&pending.take(9, 100, Instant::now())), vec![4, 5]);
+    assert_eq!(sequences(&take(&pending, 3, 100)), vec![1, 2, 3]);
+    assert_eq!(sequences(&take(&pending, 9, 100)), vec![4, 5]);
     assert!(!pending.has_unsent());
     assert_eq!(pending.resolve([done(1), done(3)].into_iter()).len(), 2);
     pending.rewind(1);
-    let again = pending.take(9, 100, Instant::now());
+    let again = take(&pending, 9, 100);
     assert_eq!(sequences(&again), vec![2, 4, 5]);
     assert!(again.iter().all(|command| command.low_water == 2));
 }
@@ -43,8 +52,8 @@ fn a_batch_stops_at_its_bytes_but_always_has_one() {
     let pending = pending();
     submit(&pending, &[0; 50]);
     submit(&pending, &[0; 50]);
-    assert_eq!(pending.take(9, 10, Instant::now()).len(), 1);
-    assert_eq!(pending.take(9, 10, Instant::now()).len(), 1);
+    assert_eq!(take(&pending, 9, 10).len(), 1);
+    assert_eq!(take(&pending, 9, 10).len(), 1);
 }
 
 #[test]
@@ -104,7 +113,7 @@ fn a_host_that_is_quicker_than_the_note_of_what_it_was_given_frees_slots_too() {
 fn a_timed_out_command_is_discarded_once_the_cluster_moved_past_it() {
     let pending = pending();
     let sequence = pending.submit(Bytes::new(), Duration::ZERO, Reply::Observer).unwrap();
-    pending.take(1, 1, Instant::now());
+    take(&pending, 1, 1);
     assert_eq!(pending.expire(Instant::now())[0].2.as_ref().unwrap_err().code, Code::Timeout);
     assert_eq!(pending.outcome(sequence, 1), Fate::Pending);
     assert_eq!(pending.outcome(sequence, 2), Fate::Discarded);
@@ -116,7 +125,7 @@ fn a_command_that_a_snapshot_covers_is_never_called_discarded() {
     let pending = pending();
     let late = pending.submit(Bytes::new(), Duration::ZERO, Reply::Observer).unwrap();
     let (covered, open) = (submit(&pending, b"x"), submit(&pending, b"y"));
-    pending.take(9, 100, Instant::now());
+    take(&pending, 9, 100);
     assert_eq!(pending.expire(Instant::now()).len(), 1);
     let failure = Failure::new(Code::Timeout, "by snapshot");
     let due = pending.skip(2, |sequence| sequence == covered, &failure);
@@ -129,7 +138,7 @@ fn a_command_that_a_snapshot_covers_is_never_called_discarded() {
 fn what_was_sent_once_is_not_refused_as_if_it_had_no_effect() {
     let pending = pending();
     let (sent, unsent) = (submit(&pending, b"x"), submit(&pending, b"y"));
-    pending.take(1, 100, Instant::now());
+    take(&pending, 1, 100);
     pending.rewind(0);
     let due = pending.refuse_unsent(&Failure::not_leader());
     assert_eq!(due.iter().map(|due| due.0).collect::<Vec<_>>(), vec![unsent]);
