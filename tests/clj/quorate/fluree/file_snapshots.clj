@@ -2,7 +2,9 @@
   "A state machine as fluree/raft's users write them: a map in an atom, its snapshots in files named by index, sent in parts.
   Everything that is called is noted, and each function can be replaced."
   (:require [clojure.edn :as edn]
-            [clojure.java.io :as io])
+            [clojure.java.io :as io]
+            [clojure.test :refer [is]]
+            [quorate.fluree.nodes :refer [entry!]])
   (:import (java.io File)
            (java.util Arrays)))
 
@@ -74,3 +76,17 @@
   "What `user` was called with under the short name `k`: `[[argument ...] ...]`."
   [user k]
   (mapv rest (filter #(= k (first %)) @(:calls user))))
+
+(defn sets!
+  "Has `node` set the numbers to themselves, one by one, so that each is an entry of the log of its own. A cluster in the middle of an
+  election may take `timeout-ms` (8 s) for one."
+  ([node from to] (sets! node from to 8000))
+  ([node from to timeout-ms]
+   (doseq [i (range from to)]
+     (when-not (= i (entry! node [:set i i] timeout-ms))
+       (is false (str "entry " i))))))
+
+(defn kept
+  "The state when the numbers below `n` were set."
+  [n]
+  (zipmap (range n) (range n)))

@@ -11,23 +11,6 @@
 
 (def ^:private names ["a" "b" "c"])
 
-(defn- entry!
-  "Sends `entry` from `node` and waits for what the callback gets."
-  [node entry]
-  (let [got (promise)]
-    (raft/new-entry node entry #(deliver got %) 8000)
-    (deref got 10000 ::never)))
-
-(defn- sets!
-  "Sets the numbers to themselves, one by one, so that each is an entry of the log of its own."
-  [node from to]
-  (doseq [i (range from to)]
-    (when-not (= i (entry! node [:set i i]))
-      (is false (str "entry " i)))))
-
-(defn- kept [n]
-  (zipmap (range n) (range n)))
-
 (defn- config [directory servers server fns]
   (merge {:this-server server, :servers servers, :log-directory (io/file directory server "raft"), :log-level :error
           :snapshot-threshold 40, :log-keep-entries 5}
@@ -74,15 +57,15 @@
   (with-cluster
    directory (fn [server] (:fns (get users server)))
    (fn [nodes start! stop!]
-     (sets! (leading nodes) 0 30)
+     (files/sets! (leading nodes) 0 30)
      (let [server (a-follower nodes)]
        (stop! server)
-       (sets! (leading nodes) 30 250)
+       (files/sets! (leading nodes) 30 250)
        (is (eventually #(purged? nodes)) (pr-str (map raft/status (vals @nodes))))
        (f server 250 nodes start!)))))
 
 (defn- caught-up? [user written]
-  (= (kept written) @(:state user)))
+  (= (files/kept written) @(:state user)))
 
 (def ^:private part-keys
   #{:leader-id :term :snapshot-term :snapshot-index :snapshot-part :snapshot-parts :snapshot-data :instant :pending?})
@@ -127,7 +110,7 @@
                  (start! server (:fns fresh))
                  (is (eventually #(caught-up? fresh written)))
                  (check-parts fresh 5)
-                 (sets! (leading nodes) written (+ 20 (long written)))
+                 (files/sets! (leading nodes) written (+ 20 (long written)))
                  (is (eventually #(caught-up? fresh (+ 20 (long written))))))))))))))
 
 (defn- once
@@ -219,7 +202,7 @@
            ;; The first question for a part takes so long that the asked node writes newer ones, and deletes this.
            slow    (fn [nodes server written]
                      (fn [index]
-                       (sets! (leading nodes) written (+ 60 (long written)))
+                       (files/sets! (leading nodes) written (+ 60 (long written)))
                        (doseq [s (remove #{server} names)]
                          (is (eventually #(< (long index) (long (:snapshot-index (raft/status (get @nodes s)))))))
                          (.delete (files/file (io/file directory s "snapshots") index)))))
@@ -266,4 +249,4 @@
              (let [[[k index]] @own]
                (is (= :install k))
                (is (eventually #(seq @noted)))
-               (is (= [:xfer (kept index) server] (first @noted)) "the node that took it is told whom it went to")))))))))
+               (is (= [:xfer (files/kept index) server] (first @noted)) "the node that took it is told whom it went to")))))))))

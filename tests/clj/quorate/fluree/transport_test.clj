@@ -14,22 +14,10 @@
 
 (set! *warn-on-reflection* true)
 
-(defn- entry!
-  "Sends `entry` from `node` until it took effect; a cluster in the middle of an election may take some time."
-  [node entry]
-  (let [got (promise)]
-    (raft/new-entry node entry #(deliver got %) 20000)
-    (deref got 22000 ::never)))
-
 (defn- sets!
-  "Sets the numbers to themselves, one by one."
+  "Patient: a cluster in the middle of an election may take some time."
   [node from to]
-  (doseq [i (range from to)]
-    (when-not (= i (entry! node [:set i i]))
-      (is false (str "entry " i)))))
-
-(defn- kept [n]
-  (zipmap (range n) (range n)))
+  (files/sets! node from to 20000))
 
 (defn- user-of [directory server]
   (files/user (io/file directory (name server) "snapshots") {:parts 4}))
@@ -73,7 +61,7 @@
                                      @nodes)))))
 
 (defn- all-have? [users n]
-  (every? #(= (kept n) @(:state %)) (vals @users)))
+  (every? #(= (files/kept n) @(:state %)) (vals @users)))
 
 (deftest five-nodes-over-a-transport-that-loses-doubles-delays-and-throws
   (let [servers ["n1" "n2" "n3" "n4" "n5"]

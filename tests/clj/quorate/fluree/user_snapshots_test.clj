@@ -5,6 +5,7 @@
             [clojure.test :refer [deftest is testing]]
             [quorate.clusters :as clusters :refer [eventually]]
             [quorate.fluree.file-snapshots :as files]
+            [quorate.fluree.nodes :refer [entry! ready!]]
             [quorate.impl.machine :as machine]
             [quorate.impl.user-snapshots :as user-snapshots]
             [quorate.raft :as raft])
@@ -13,22 +14,11 @@
 
 (set! *warn-on-reflection* true)
 
-(defn- entry!
-  "Sends `entry` and waits for what the callback gets."
-  [node entry]
-  (let [got (promise)]
-    (raft/new-entry node entry #(deliver got %) 8000)
-    (deref got 10000 ::never)))
-
 (defn- entries!
   "Sends `entries` and waits for the result of the last."
   [node entries]
   (doseq [e (butlast entries)] (raft/new-entry node e nil 20000))
   (entry! node (last entries)))
-
-(defn- ready! [node]
-  (is (eventually #(raft/leader? node)))
-  node)
 
 (defmacro ^:private with-node [[sym config] & body]
   `(let [~sym (ready! (raft/start ~config))]
@@ -119,9 +109,6 @@
 (defn- sets [from to]
   (map (fn [i] [:set i i]) (range from to)))
 
-(defn- kept [n]
-  (zipmap (range n) (range n)))
-
 (deftest a-snapshot-is-written-between-two-entries-and-read-before-start-returns
   (clusters/with-directory
    (fn [directory]
@@ -136,7 +123,7 @@
          (is (eventually #(<= 500 (snapshot-index node))))
          (is (seq @exact))
          (doseq [index @exact]
-           (is (= (kept index) (edn/read-string (slurp (files/file (snapshots directory) index)))) "the state of that very index")))
+           (is (= (files/kept index) (edn/read-string (slurp (files/file (snapshots directory) index)))) "the state of that very index")))
        (let [last-written (last @exact)
              again        (files/user (snapshots directory))
              node         (raft/start (config directory again nil))]
@@ -146,7 +133,7 @@
            (is (= last-written (:snapshot-index node)))
            (ready! node)
            (is (= 520 (raft/sync node)))
-           (is (= (kept 520) @(:state again)))
+           (is (= (files/kept 520) @(:state again)))
            (is (= (range last-written 520) @(:steps again)) "only what came after the snapshot is applied again")
            (finally (raft/close node))))))))
 
@@ -272,7 +259,7 @@
            (reset! broken false)
            (ready! node)
            (is (= 100 (entry! node [:set 100 100])))
-           (is (= (kept 101) @(:state again)))
+           (is (= (files/kept 101) @(:state again)))
            (finally (raft/close node))))))))
 
 (deftest what-went-on-in-an-interrupted-life-is-not-taken-for-a-snapshot
@@ -295,7 +282,7 @@
            (with-node [node (config directory again nil)]
              (is (= 150 (raft/sync node)))
              (is (= [[good]] (files/calls again :reify)))
-             (is (= (kept 150) @(:state again))))))))))
+             (is (= (files/kept 150) @(:state again))))))))))
 
 ;; ------------------------------------------------------------------------------------------ the README's convention
 
@@ -335,7 +322,7 @@
                                                               (is (= 60 index))
                                                               (reset! state value))})]
            (is (= 60 (raft/sync node)))
-           (is (= (kept 60) @state))
+           (is (= (files/kept 60) @state))
            (is (= 2 @tries))
            (is (= [:snapshot-install] (map :where @errors)))))))))
 
@@ -383,4 +370,4 @@
        (let [state (atom {})]
          (with-node [node (dissoc (readme-config directory state nil) :snapshot-write :snapshot-reify :snapshot-install)]
            (is (= 60 (raft/sync node)))
-           (is (= (kept 60) @state))))))))
+           (is (= (files/kept 60) @state))))))))
