@@ -64,7 +64,7 @@ pub struct NodeConfig {
     pub machine: MachineKind,
     /// Interval of the leader's heartbeats.
     pub heartbeat_ms: u64,
-    /// A follower that heard nothing for between 1.6 and 2 times this asks for votes. At least twice what a message to another
+    /// A follower that heard nothing for between 1.2 and 1.8 times this asks for votes. At least twice what a message to another
     /// server and back takes; the status says when it is not.
     pub election_timeout_ms: u64,
     /// Take a snapshot after so many commands since the last one.

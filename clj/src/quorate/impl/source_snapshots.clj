@@ -75,9 +75,12 @@
        (remove #{server})))
 
 (defn- receiver
-  "What becomes of the parts that `from` sends."
-  [{:keys [directory runtime] :as context} {:keys [term role]} from]
-  {:begin! (fn [index] (files/forget-complete! directory index))
+  "What becomes of the parts that `from` sends for `marker`. Whatever here would serve instead could not be read: were it still
+  held for whole, a node that is stopped half-way would try that first at its next start, and not what it was sent."
+  [{:keys [directory runtime] :as context} {:keys [term role]} marker from]
+  {:begin! (fn [index]
+             (let [unread (filter #(>= (long %) (long (:index marker))) (map :index (files/complete directory)))]
+               (run! #(files/forget-complete! directory %) (distinct (cons index unread)))))
    :take!  (fn [part]
              (tasks/call context :snapshot-install
                          (assoc part
@@ -92,7 +95,7 @@
   [{:keys [runtime timeout-ms] :as context} status marker from]
   (try
     (transfer/receive! @runtime from marker (min (long timeout-ms) (long part-wait-ms-max))
-                       (receiver context status from))
+                       (receiver context status marker from))
     (catch clojure.lang.ExceptionInfo e
       (when (:where (ex-data e))
         (throw e))

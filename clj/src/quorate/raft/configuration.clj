@@ -18,7 +18,7 @@
       :send-rpc-fn     fluree's; carries all messages when there are several servers, and then there need be no addresses
       :transport       :native (TCP, no :send-rpc-fn needed) or :user. With :user heartbeats pass through the JVM: a long
                        garbage collection can cost an election
-      :timeout-ms      election timeout (500): a follower that hears nothing for between 1.6 and 2 times this asks for votes
+      :timeout-ms      election timeout (500): a follower that hears nothing for between 1.2 and 1.8 times this asks for votes
       :heartbeat-ms    how often a leader is heard (100); at most half of :timeout-ms
       :default-command-timeout  for new-entry and all else that waits (4000)
       :forward?        true: an entry given to a follower goes to the leader; false: it fails with :raft/not-leader

@@ -1,7 +1,7 @@
 //! When this node stands for election. openraft's own timer gives votes no longer than the shortest time between two of its
 //! elections, and stands again in the same time however often it failed: on a slow network nobody is ever elected.
 //!
-//! A follower that hears nothing asks for votes 1.6 to 2 election timeouts after it last heard of its leader: the first one is the
+//! A follower that hears nothing asks for votes 1.2 to 1.8 election timeouts after it last heard of its leader: the first one is the
 //! lease in which it votes for nobody else. Where no leader is known, and after a round that was lost, the next comes 1 to 2
 //! election timeouts later: time for answers to come back, for the winner to say so, and room to tell candidates apart.
 
@@ -79,7 +79,7 @@ impl Timer {
         if seen.alone {
             return again;
         }
-        let first = seen.heard.map(|heard| heard + if seen.led { wait(1.6, 0.4) } else { wait(1.0, 1.0) });
+        let first = seen.heard.map(|heard| heard + if seen.led { wait(1.2, 0.6) } else { wait(1.0, 1.0) });
         again.max(first)
     }
 }
@@ -191,7 +191,7 @@ mod tests {
     fn a_lease_comes_first_and_each_round_that_was_lost_is_given_more_time() {
         let begun = Instant::now();
         let led = Seen { may_stand: true, alone: false, led: true, heard: Some(begun) };
-        for (chance, first) in [(0.0, 160), (1.0, 200)] {
+        for (chance, first) in [(0.0, 120), (1.0, 180)] {
             let mut timer = timer(chance);
             assert!(!timer.is_due(led, begun + ms(first - 1)));
             assert_eq!(timer.pause(led, begun + ms(first - 5)), ms(5), "it looks in time");
@@ -211,8 +211,8 @@ mod tests {
         assert!(timer.is_due(voted, begun + ms(100)));
         timer.chance = 0.0;
         let led = Seen { led: true, heard: Some(begun + ms(110)), ..voted };
-        assert!(!timer.is_due(led, begun + ms(269)));
-        assert!(timer.is_due(led, begun + ms(270)));
+        assert!(!timer.is_due(led, begun + ms(229)));
+        assert!(timer.is_due(led, begun + ms(230)));
     }
 
     #[test]
