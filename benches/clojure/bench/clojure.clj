@@ -3,11 +3,12 @@
   it, round by round, the engine alone in Rust, so that the ratio is of one run.
 
       lein with-profile +bench run -m bench.clojure [--quick] [--rounds 3] [--seconds 4] [--n 1,16,64,256,1024,4096]
-          [--rows bytes,edn,kv,bytes-engine-followers,engine,engine-kv] [--bytes 128] [--keep] [--out FILE]
+          [--rows bytes,edn,kv,bytes-engine-followers,engine,engine-kv] [--bytes 128] [--keep] [--out FILE] [--threads]
 
   rows: `bytes` byte arrays with a reducer that counts; `edn` maps of 128 bytes with a reducer that keeps them under their keys;
   `kv` puts; all with three JVMs. `bytes-engine-followers` the first, with the followers in Rust: what the leader's JVM alone costs.
-  `engine` and `engine-kv`: `quorate-bench writers`."
+  `engine` and `engine-kv`: `quorate-bench writers`. `--threads` prints what each thread of the JVMs ran for an entry, in microseconds
+  on a processor, above the row (where there is /proc)."
   (:require [bench.cluster :as cluster]
             [bench.harness :as harness]
             [clojure.java.io :as io]
@@ -38,20 +39,36 @@
    "kv"                     {:kind :kv, :followers :jvm}
    "kv-engine-followers"    {:kind :kv, :followers :engine}})
 
-(defn- run-jvm! [{:keys [ns bytes seconds]} round variant]
+(defn- thread-costs
+  "Microseconds on a processor an entry, by thread, of those that matter."
+  [before after entries]
+  (into (sorted-map)
+        (keep (fn [[thread ns]]
+                (let [us (/ (- ns (get before thread 0)) 1000.0 (max 1 entries))]
+                  (when (> us 0.02) [thread (/ (Math/round (* 100.0 us)) 100.0)]))))
+        after))
+
+(defn- ask-threads [members]
+  (into {} (map (fn [member] [(:name member) (harness/ask! member {:op :threads} 30)])) members))
+
+(defn- run-jvm! [{:keys [ns bytes seconds threads?]} round variant]
   (let [{:keys [kind followers] :as how} (variants variant)
         ^File dir (harness/temporary-directory)]
     (try
       (harness/with-members [members]
         (let [leader (cluster/start! members dir how)]
           (doseq [[i n] (map-indexed vector ns)]
-            (let [before (harness/ask! leader {:op :facts} 30)
+            (let [jvms   (when threads? (if (= :jvm followers) @members [leader]))
+                  ran    (ask-threads jvms)
+                  before (harness/ask! leader {:op :facts} 30)
                   found  (harness/ask! leader {:op :load, :kind kind, :n n, :bytes bytes, :seconds seconds
                                                :warm-up (if (zero? i) warm-up-first 2)}
                                        (+ 90 seconds))
                   after  (harness/ask! leader {:op :facts} 30)]
               (when-not (= (:term before) (:term after))
                 (throw (ex-info (str "The leadership moved while " n " were in flight; the figures would mean nothing.") {})))
+              (doseq [[member since] ran]
+                (println " " member (thread-costs since (get (ask-threads jvms) member) (- (:index after) (:index before)))))
               (row! (-> (select-keys found [:seconds :ops_per_s :p50_us :p99_us :p999_us :max_us])
                         (assoc :system "quorate clojure", :variant variant, :n n, :bytes bytes, :round round
                                :more {:followers (name followers), :allocated_per_op (:allocated_per_op found)
@@ -85,7 +102,7 @@
     (run-jvm! options round row)))
 
 (def ^:private known
-  {"--quick" true, "--rounds" harness/number, "--seconds" harness/number, "--bytes" harness/number, "--n" harness/numbers, "--keep" true, "--out" io/file
+  {"--quick" true, "--rounds" harness/number, "--seconds" harness/number, "--bytes" harness/number, "--n" harness/numbers, "--keep" true, "--threads" true, "--out" io/file
    "--rows" (fn [text]
               (let [rows (str/split text #",")]
                 (when-let [strange (first (remove (into #{"engine" "engine-kv"} (keys variants)) rows))]
@@ -96,6 +113,7 @@
   (let [quick? (get asked "--quick")]
     {:rounds  (get asked "--rounds" (if quick? 1 3))
      :seconds (get asked "--seconds" (if quick? 2 4))
+     :threads? (get asked "--threads")
      :bytes   (get asked "--bytes" 128)
      :ns      (get asked "--n" (if quick? [1 64 1024] [1 16 64 256 1024 4096]))
      :rows    (get asked "--rows" all-rows)}))

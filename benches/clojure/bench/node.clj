@@ -3,7 +3,7 @@
   benchmarks, not by people; it answers EDN questions on stdin until that ends.
 
       {:op :start :name :servers {name address} :dir :machine :bytes|:edn|:kv :config {...}}
-      {:op :lead}  {:op :facts}
+      {:op :lead}  {:op :facts}  {:op :threads}
       {:op :load :kind :bytes|:edn|:kv :n :seconds :warm-up :bytes}
       {:op :fill :mib}  {:op :collect :seconds :between-ms}  {:op :write :kind :edn|:kv :seconds}  {:op :gaps}"
   (:require [bench.harness :as harness]
@@ -12,7 +12,9 @@
             [clojure.java.io :as io]
             [clojure.string :as str]
             [quorate.kv :as kv]
-            [quorate.raft :as raft]))
+            [quorate.raft :as raft])
+  (:import (java.io File)
+           (java.nio.file Files)))
 
 (set! *warn-on-reflection* true)
 
@@ -57,6 +59,22 @@
   (let [{:keys [leader term index members fsync]} (raft/status (:node @running))]
     {:leader leader, :term term, :index index, :voters (count (filter :voter members)), :syncs (:count fsync)}))
 
+(defn- thread-time
+  "The name of the thread whose directory below /proc is `task`, and how long it has run on a processor, in ns; nil when it has ended."
+  [^File task]
+  (let [read (fn [name] (Files/readString (.toPath (io/file task name))))]
+    (try
+      [(str/trim (read "comm")) (parse-long (re-find #"\d+" (read "schedstat")))]
+      (catch java.io.IOException e
+        (when (.exists task) (throw e))))))
+
+(defn- threads
+  "How long each thread of this process has run on a processor, in ns, by name; those of one name together."
+  []
+  (->> (.listFiles (io/file "/proc/self/task"))
+       (keep thread-time)
+       (reduce (fn [sums [thread ns]] (update sums thread (fnil + 0) ns)) {})))
+
 (defn- load! [{:keys [kind n seconds warm-up bytes]}]
   (let [{:keys [node store]} @running]
     (writers/measured! (writers/submitter kind node store bytes) n warm-up seconds)))
@@ -96,6 +114,7 @@
     :start (start! question)
     :lead  (lead!)
     :facts (facts)
+    :threads (threads)
     :load  (load! question)
     :fill  (do (reset! kept (heap/live (:mib question))) true)
     :collect (heap/collect! (:seconds question) (:between-ms question))
