@@ -187,8 +187,16 @@ impl<W: WriteExt> WriteExt for GuardedWriter<W> {
 
 /// The file at `path`, or its first `most` bytes.
 pub(super) fn read_file<F: FileSystem>(file_system: &F, path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let handle = Arc::new(file_system.open(path, Permission::ReadOnly)?);
-    let mut data = Vec::with_capacity(most.min(handle.file_size()? as u64) as usize);
-    file_system.new_reader(handle)?.take(most).read_to_end(&mut data)?;
+    let mut data = Vec::new();
+    read_into(file_system, path, most, &mut data)?;
     Ok(data)
+}
+
+/// [`read_file`] in place of what is in `data`.
+pub(super) fn read_into<F: FileSystem>(file_system: &F, path: &Path, most: u64, data: &mut Vec<u8>) -> io::Result<()> {
+    let handle = Arc::new(file_system.open(path, Permission::ReadOnly)?);
+    data.clear();
+    data.reserve(most.min(handle.file_size()? as u64) as usize);
+    file_system.new_reader(handle)?.take(most).read_to_end(data)?;
+    Ok(())
 }

@@ -15,13 +15,14 @@
 //! file without a batch does not count: it was begun when that sync of the one before it had failed, or the power went.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::env::{FileSystem, Handle, Permission};
 use super::files::{append_name, append_seq};
-use super::guard::read_file;
+use super::guard::{read_file, read_into};
 use super::marks::{self, Marks};
 use super::state::corrupt;
 use crate::error::Failure;
@@ -40,6 +41,9 @@ pub(super) const KEY_VALUE: u8 = 3;
 pub(super) const COMPACT: u8 = 2;
 const PUT: u8 = 1;
 
+/// Files of which is remembered what they hold: the newest may be taken away, and of the two then newest the ends count.
+const EXAMINED_MAX: usize = 3;
+
 /// One whole batch.
 pub(super) struct Batch {
     pub len: usize,
@@ -53,6 +57,12 @@ pub(super) struct Batch {
 struct Found {
     first_seq: Option<u64>,
     last_seq: Option<u64>,
+    /// Where each whole batch begins, by its number.
+    starts: Vec<(u64, usize)>,
+    /// Where the last of them ends.
+    end: usize,
+    /// The newest batch that any of them knows as durable.
+    synced: u64,
     broken_at: Option<usize>,
     /// The newest batch known to be durable by any whole batch behind the broken one.
     synced_behind: Option<u64>,
@@ -62,6 +72,19 @@ impl Found {
     fn has_no_batch(&self) -> bool {
         self.first_seq.is_none() && self.synced_behind.is_none()
     }
+
+    /// Where the whole batches after the one numbered `synced` are.
+    fn after(&self, synced: u64) -> Range<usize> {
+        let from = self.starts.iter().find(|(seq, _)| *seq > synced);
+        from.map_or(self.end, |(_, at)| *at)..self.end
+    }
+}
+
+/// One of the newest files, as it was read.
+pub(super) struct Examined {
+    path: PathBuf,
+    headless: bool,
+    found: Found,
 }
 
 /// The log files of a directory, the oldest first.
@@ -93,15 +116,15 @@ pub(super) fn list(dir: &Path) -> Result<Files, Failure> {
     Ok(Files { live: paths(live), stale: paths(all), missing })
 }
 
-/// Checks the newest `budget` bytes (whole files, at least two) of the log in `files`, and the heads of all. Fails with
-/// `Corrupt` or `Io`.
+/// Checks the newest `budget` bytes (whole files, at least two) of the log in `files`, and the heads of all. Returns what was
+/// found in the newest [`EXAMINED_MAX`], the newest first. Fails with `Corrupt` or `Io`.
 pub(super) fn verify<F: FileSystem>(
     file_system: &F,
     files: &[PathBuf],
     group: u64,
     budget: u64,
-) -> Result<(), Failure> {
-    let (mut newer, mut bytes) = (None::<(&Path, Found)>, 0);
+) -> Result<Vec<Examined>, Failure> {
+    let (mut all, mut bytes, mut data) = (Vec::<Examined>::new(), 0, Vec::new());
     let mut newest = 0;
     for (age, path) in files.iter().rev().enumerate() {
         let failed = |error: std::io::Error| Failure::io(format!("Reading {}", path.display()), &error);
@@ -110,7 +133,8 @@ pub(super) fn verify<F: FileSystem>(
             file_header(&head).then_some(()).ok_or_else(|| damaged(path, 0))?;
             continue;
         }
-        let data = read_file(file_system, path, u64::MAX).map_err(failed)?;
+        // Into the same memory each time: pages that are there need not be made.
+        read_into(file_system, path, u64::MAX, &mut data).map_err(failed)?;
         bytes += data.len() as u64;
         let found = examine(&data, append_seq(path).unwrap_or(0), group);
         if let Some(offset) = found.broken_at.filter(|_| age > newest || foreign_header(&data)) {
@@ -119,65 +143,63 @@ pub(super) fn verify<F: FileSystem>(
         if age == 0 && found.has_no_batch() {
             newest = 1;
         }
-        if let Some((newer, of)) = &newer {
-            judge(newer, of, found.last_seq)?;
+        if let Some(newer) = all.last() {
+            judge(&newer.path, &newer.found, found.last_seq)?;
         }
-        newer = Some((path, found));
+        all.push(Examined { path: path.clone(), headless: !file_header(&data), found });
     }
-    match newer {
-        // Of what came before it nothing is known, unless this is the first file of all.
-        Some((oldest, found)) => judge(oldest, &found, None),
-        None => Ok(()),
+    // Of what came before the oldest nothing is known, unless it is the first file of all.
+    if let Some(oldest) = all.last() {
+        judge(&oldest.path, &oldest.found, None)?;
     }
+    all.truncate(EXAMINED_MAX);
+    Ok(all)
 }
 
-/// Removes the newest of the verified `files` when it has no whole header: the disk was full, or the power went, when it was begun,
+/// Removes the newest of `files` when it has no whole header: the disk was full, or the power went, when it was begun,
 /// and there is nothing in it. raft-engine would go on in it, in an older format without signatures. Also when it has no batch
 /// and the file before it has a torn end, which raft-engine cuts off from the newest file only. Fails with `Io`.
 pub(super) fn remove_empty<F: FileSystem>(
     file_system: &F,
     files: &mut Vec<PathBuf>,
-    group: u64,
+    examined: &mut Vec<Examined>,
 ) -> Result<(), Failure> {
-    let Some(newest) = files.last() else { return Ok(()) };
-    let failed = |error: std::io::Error| Failure::io(format!("Removing {}", newest.display()), &error);
-    let (headless, found) = read_and_examine(file_system, newest, group).map_err(failed)?;
-    let before = files.len().checked_sub(2).map(|before| &files[before]);
-    let remove = headless
-        || match before.filter(|_| found.has_no_batch()) {
-            Some(before) => read_and_examine(file_system, before, group).map_err(failed)?.1.broken_at.is_some(),
-            None => false,
-        };
-    if remove {
-        file_system.delete(newest).map_err(failed)?;
+    let Some(newest) = examined.first() else { return Ok(()) };
+    let torn = examined.get(1).is_some_and(|before| before.found.broken_at.is_some());
+    if newest.headless || newest.found.has_no_batch() && torn {
+        let failed = |error: std::io::Error| Failure::io(format!("Removing {}", newest.path.display()), &error);
+        file_system.delete(&newest.path).map_err(failed)?;
         files.pop();
+        examined.remove(0);
     }
     Ok(())
 }
 
-/// Whether the file at `path` lacks a whole header, and what it holds.
-fn read_and_examine<F: FileSystem>(file_system: &F, path: &Path, group: u64) -> std::io::Result<(bool, Found)> {
-    let data = read_file(file_system, path, u64::MAX)?;
-    Ok((!file_header(&data), examine(&data, append_seq(path).unwrap_or(0), group)))
-}
-
-/// Writes what is in the newest two of `files` again, as it is, and syncs it. After a sync that failed, the page cache holds what
-/// the disk does not, and no later sync writes it: read back, it would be vouched for and lost at the next power cut. What
-/// is older was synced when its file was closed, or else nothing after it was acknowledged. Fails with `Io`.
-pub(super) fn write_again<F: FileSystem>(file_system: &F, files: &[PathBuf]) -> Result<(), Failure> {
-    for path in files.iter().rev().take(2) {
-        write_file_again(file_system, path)
-            .map_err(|error| Failure::io(format!("Writing {} again", path.display()), &error))?;
+/// Writes the batches again that no later one knows as durable, as they are, and syncs the newest two files. After a sync that
+/// failed, the page cache holds what the disk does not, and no later sync writes it: read back, it would be vouched for and lost
+/// at the next power cut. What a batch knows as durable was synced before that batch was written, and without a failure, for
+/// nothing is written after one. Fails with `Io`.
+pub(super) fn write_again<F: FileSystem>(file_system: &F, examined: &[Examined]) -> Result<(), Failure> {
+    let synced = examined.iter().map(|file| file.found.synced).max().unwrap_or(0);
+    for (age, file) in examined.iter().enumerate() {
+        let batches = file.found.after(synced);
+        if age < 2 || !batches.is_empty() {
+            write_file_again(file_system, &file.path, batches)
+                .map_err(|error| Failure::io(format!("Writing {} again", file.path.display()), &error))?;
+        }
     }
     Ok(())
 }
 
-fn write_file_again<F: FileSystem>(file_system: &F, path: &Path) -> std::io::Result<()> {
-    let data = read_file(file_system, path, u64::MAX)?;
-    // Behind the last batch there are zeroes, made ready.
-    let used = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+fn write_file_again<F: FileSystem>(file_system: &F, path: &Path, part: Range<usize>) -> std::io::Result<()> {
     let handle = Arc::new(file_system.open(path, Permission::ReadWrite)?);
-    file_system.new_writer(handle.clone())?.write_all(&data[..used])?;
+    let mut data = vec![0; part.len()];
+    let mut reader = file_system.new_reader(handle.clone())?;
+    reader.seek(SeekFrom::Start(part.start as u64))?;
+    reader.read_exact(&mut data)?;
+    let mut writer = file_system.new_writer(handle.clone())?;
+    writer.seek(SeekFrom::Start(part.start as u64))?;
+    writer.write_all(&data)?;
     handle.sync()
 }
 
@@ -219,7 +241,10 @@ fn examine(data: &[u8], seq: u64, group: u64) -> Found {
         while let Some(batch) = batch(data, at, seq, group) {
             found.first_seq = found.first_seq.or(Some(batch.marks.seq));
             found.last_seq = Some(batch.marks.seq);
+            found.starts.push((batch.marks.seq, at));
+            found.synced = found.synced.max(batch.marks.synced);
             at += batch.len;
+            found.end = at;
         }
     }
     if at == data.len() && at > 0 {

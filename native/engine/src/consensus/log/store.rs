@@ -259,9 +259,9 @@ fn prepare<F: FileSystem + 'static>(
     make_dir(disk, dir).map_err(|error| Failure::io(format!("Making the log directory {}", dir.display()), &error))?;
     check_unlocked(dir)?;
     let mut files = scan::list(dir)?;
-    scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
-    scan::remove_empty(file_system.as_ref(), &mut files.live, options.group)?;
-    scan::write_again(file_system.as_ref(), &files.live)?;
+    let mut examined = scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
+    scan::remove_empty(file_system.as_ref(), &mut files.live, &mut examined)?;
+    scan::write_again(file_system.as_ref(), &examined)?;
     let seen = Arc::new(Seen::default());
     let guard = Guard { inner: file_system.clone(), seen: seen.clone() };
     let engine = open_engine(dir, options, guard, threads)?;

@@ -1,8 +1,12 @@
 //! Disks that fail, and how many syncs many appends take.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::consensus::log::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
@@ -14,15 +18,17 @@ struct Plan {
     sync: AtomicU32,
     write: AtomicU32,
     slow_sync_ms: AtomicU32,
-    /// Bytes written so far.
-    written: AtomicU64,
+    /// What was written and not synced: file and place.
+    dirty: Mutex<Vec<(PathBuf, Range<u64>)>>,
+    /// What a failed sync left in memory as if it were on the disk: no later sync writes it.
+    lost: Mutex<Vec<(PathBuf, Range<u64>)>>,
 }
 
 #[derive(Clone, Default)]
 struct Failing(Arc<Plan>);
 
-struct FailingHandle(Arc<<DefaultFileSystem as FileSystem>::Handle>, Arc<Plan>);
-struct FailingWriter(<DefaultFileSystem as FileSystem>::Writer, Arc<Plan>);
+struct FailingHandle(Arc<<DefaultFileSystem as FileSystem>::Handle>, Arc<Plan>, PathBuf);
+struct FailingWriter(<DefaultFileSystem as FileSystem>::Writer, Arc<Plan>, PathBuf);
 struct PlainReader(<DefaultFileSystem as FileSystem>::Reader);
 
 impl FileSystem for Failing {
@@ -31,11 +37,13 @@ impl FileSystem for Failing {
     type Writer = FailingWriter;
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<FailingHandle> {
-        Ok(FailingHandle(Arc::new(DefaultFileSystem.create(path)?), self.0.clone()))
+        let path = path.as_ref();
+        Ok(FailingHandle(Arc::new(DefaultFileSystem.create(path)?), self.0.clone(), path.into()))
     }
 
     fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<FailingHandle> {
-        Ok(FailingHandle(Arc::new(DefaultFileSystem.open(path, permission)?), self.0.clone()))
+        let path = path.as_ref();
+        Ok(FailingHandle(Arc::new(DefaultFileSystem.open(path, permission)?), self.0.clone(), path.into()))
     }
 
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
@@ -51,7 +59,7 @@ impl FileSystem for Failing {
     }
 
     fn new_writer(&self, handle: Arc<FailingHandle>) -> io::Result<FailingWriter> {
-        Ok(FailingWriter(DefaultFileSystem.new_writer(handle.0.clone())?, self.0.clone()))
+        Ok(FailingWriter(DefaultFileSystem.new_writer(handle.0.clone())?, self.0.clone(), handle.2.clone()))
     }
 }
 
@@ -66,8 +74,10 @@ impl Handle for FailingHandle {
 
     fn sync(&self) -> io::Result<()> {
         std::thread::sleep(Duration::from_millis(self.1.slow_sync_ms.load(Ordering::SeqCst).into()));
+        let own: Vec<_> = self.1.dirty.lock().extract_if(.., |(path, _)| *path == self.2).collect();
         if self.1.sync.load(Ordering::SeqCst) > 0 {
             self.1.sync.fetch_sub(1, Ordering::SeqCst);
+            self.1.lost.lock().extend(own);
             return Err(io::Error::other("the disk is on fire"));
         }
         self.0.sync()
@@ -79,8 +89,13 @@ impl Write for FailingWriter {
         if self.1.write.load(Ordering::SeqCst) > 0 {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "nospace"));
         }
-        self.1.written.fetch_add(data.len() as u64, Ordering::SeqCst);
-        self.0.write(data)
+        let from = self.0.stream_position()?;
+        let written = self.0.write(data)?;
+        let place = from..from + written as u64;
+        let covered = |lost: &Range<u64>| place.start <= lost.start && lost.end <= place.end;
+        self.1.lost.lock().retain(|(path, lost)| *path != self.2 || !covered(lost));
+        self.1.dirty.lock().push((self.2.clone(), place));
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -187,14 +202,10 @@ async fn what_a_failed_sync_left_in_memory_is_written_again_before_it_is_vouched
     disk.0.sync.store(1, Ordering::SeqCst);
     refused(&mut store, 4).await;
     store.close();
-    let data = std::fs::read(dir.path().join("0000000000000001.raftlog")).unwrap();
-    let used = data.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+    assert!(!disk.0.lost.lock().is_empty());
 
-    disk.0.written.store(0, Ordering::SeqCst);
-    let options = LogOptions { prefill_bytes: 0, ..small() };
-    let mut store = LogStore::open_on(dir.path(), options, Arc::new(disk.clone())).unwrap();
-    let written = disk.0.written.load(Ordering::SeqCst);
-    assert!(written > used, "{written} bytes written of {used} that are there");
+    let mut store = LogStore::open_on(dir.path(), small(), Arc::new(disk.clone())).unwrap();
+    assert!(disk.0.lost.lock().is_empty(), "{:?}", disk.0.lost.lock());
     assert_eq!(read(&mut store, 0..=3).await, entries(1, 0..=3));
 }
 
