@@ -30,6 +30,9 @@ pub struct Committed {
     pub body: Bytes,
 }
 
+/// Told when a machine fails between two calls; called from any thread, must not block.
+pub type Alarm = Box<dyn Fn() + Send + Sync>;
+
 /// A bookkeeping key and its new value (`None` removes it).
 pub type Note = (Vec<u8>, Option<Vec<u8>>);
 
@@ -71,6 +74,12 @@ pub trait StateMachine: Send + 'static {
     /// that a crash leaves either the old state, the new one, or a machine that knows that it is empty. `index` is the
     /// user-visible index of the snapshot. Durable on return when [`StateMachine::checkpoint`] is what makes it so.
     fn install(&mut self, index: u64, payload: &mut dyn io::Read, notes: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure>;
+
+    /// Has `alarm` called when the machine fails by itself, between two calls; the next call, even [`StateMachine::apply`] of nothing,
+    /// then says why. For machines that fail only when they are called there is nothing to do.
+    fn on_failure(&mut self, alarm: Alarm) {
+        drop(alarm);
+    }
 
     /// How to open this machine anew, in the same place, should it fail. `None` when the failed call can simply be repeated.
     fn reviver(&self) -> Option<Box<dyn Reviver>> {
