@@ -81,8 +81,13 @@ pub const COUNTS_MAX: usize = 4;
 /// Bytes of former values kept for one running snapshot (or count) of the key-value store; beyond it that one fails.
 pub const UNDO_BYTES_MAX: usize = 256 << 20;
 /// Bytes of memory that sled may use as its cache.
-pub const SLED_CACHE_BYTES: u64 = 256 << 20;
-/// Batches that wait for sled's background writer before applying waits for it.
+pub const SLED_CACHE_BYTES: u64 = 128 << 20;
+/// Changed keys that the key-value store keeps in memory before they are written to sled together; as many more may be on their way
+/// there. Beyond it applying waits.
+pub const UNWRITTEN_KEYS_MAX: usize = 65_536;
+/// Bytes of such changes, with what keeping them costs; one call may exceed it.
+pub const UNWRITTEN_BYTES_MAX: usize = 16 << 20;
+/// Batches of an installation that wait for sled's background writer before applying waits for it.
 pub const UNFLUSHED_BATCHES_MAX: u64 = 256;
 /// Damaged key-value directories that are kept for a person to look at; older ones are removed.
 pub const SET_ASIDE_MAX: usize = 2;

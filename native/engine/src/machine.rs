@@ -31,6 +31,9 @@ pub struct Committed {
     pub body: Bytes,
 }
 
+/// Told when a machine fails between two calls; called from any thread, must not block.
+pub type Alarm = Box<dyn Fn() + Send + Sync>;
+
 /// A bookkeeping key and its new value (`None` removes it).
 pub type Note = (Vec<u8>, Option<Vec<u8>>);
 
@@ -85,6 +88,12 @@ pub trait StateMachine: Send + 'static {
     /// Fails as the call would have.
     fn settled(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
         ready(Ok(())).boxed()
+    }
+
+    /// Has `alarm` called when the machine fails by itself, between two calls; the next call, even [`StateMachine::apply`] of nothing,
+    /// then says why. For machines that fail only when they are called there is nothing to do.
+    fn on_failure(&mut self, alarm: Alarm) {
+        drop(alarm);
     }
 
     /// How to open this machine anew, in the same place, should it fail. `None` when the failed call can simply be repeated.

@@ -11,8 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_engine::error::{Code, Failure};
+use quorate_engine::kv::op::{GetAnswer, Read, Txn};
 use quorate_engine::machine::{Applied, Committed, Frozen, Note, Notes, Outcome, Reviver, StateMachine};
 use quorate_engine::node::{LeaderEvent, Machine, Node, Observer, Reply};
+use quorate_engine::session::Consistency;
 use support::{Cluster, LONG, eventually};
 
 struct Silent;
@@ -164,4 +166,31 @@ fn a_failed_machine_is_opened_anew_and_given_again_what_it_lost_out_of_the_log()
 #[test]
 fn a_failed_machine_gets_a_newer_snapshot_before_the_log() {
     fails_and_comes_back(true);
+}
+
+/// The key-value store answers before its own disk has anything; when that fails later, it comes back without further work.
+#[test]
+fn a_key_value_store_whose_writing_fails_behind_the_answers_comes_back_by_itself() {
+    let cluster = Cluster::new(&["solo"]);
+    let config = cluster.config("solo");
+    let state = config.data_dir.join("group-0/state");
+    std::fs::create_dir_all(&state).unwrap();
+    let journals = ["layer-0", "layer-1"].map(|name| state.join(name));
+    journals.iter().for_each(|path| std::os::unix::fs::symlink("/dev/full", path).unwrap());
+    let node = Node::start_with(config, Machine::KeyValue, Arc::new(Silent)).unwrap();
+    let put = |key: &'static str| {
+        let (say, hear) = std::sync::mpsc::channel();
+        let command = Txn::put(key, "v").encode().unwrap();
+        node.submit(command.into(), LONG, Reply::Call(Box::new(move |outcome| drop(say.send(outcome))))).unwrap();
+        hear.recv_timeout(LONG).unwrap().unwrap();
+    };
+    put("k");
+    eventually("the report", || node.status().contains(":problem \"Writing a layer's journal"));
+    journals.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    eventually("the end of it", || node.status().contains(":problem nil"));
+    let read = Read::Get { key: "k".into() }.encode();
+    let answer = support::block_on(node.read(Consistency::Linearizable, read.into(), LONG)).unwrap();
+    assert_eq!(GetAnswer::decode(answer).unwrap().found.unwrap().value, "v");
+    put("more");
+    node.close();
 }

@@ -7,11 +7,13 @@ use std::io;
 
 use sled::Batch;
 
+use super::layers::Layers;
 use super::machine::KvMachine;
 use super::op::check_key;
 use super::record::{DATA, Digest, Meta, Phase, Record, fingerprint, key_in};
 use super::shared::Mode;
 use super::snapshot::{Loaded, PayloadReader};
+use super::store::Store;
 use crate::error::{Code, Failure};
 use crate::machine::Note;
 
@@ -32,24 +34,28 @@ impl KvMachine {
             let message = format!("A snapshot of revision {} cannot be installed as of {index}.", payload.revision);
             return Err(Failure::new(Code::Corrupt, message));
         }
-        self.begin_install()?;
-        let entries = self.load(&mut payload)?;
-        self.store.sync(self.meta.batches)?;
-        self.finish_install(index, entries, notes)
+        // The writer waits meanwhile, and finds nothing to write.
+        let behind = self.behind.clone();
+        let mut store = behind.store();
+        self.begin_install(&mut store)?;
+        let entries = self.load(&mut store, &mut payload)?;
+        store.sync()?;
+        self.finish_install(&mut store, index, entries, notes)
     }
 
-    fn begin_install(&mut self) -> Result<(), Failure> {
+    fn begin_install(&mut self, store: &mut Store) -> Result<(), Failure> {
         self.shared.visible.write().mode = Mode::Installing;
         let replaced = Failure::new(Code::Unavailable, "The store was replaced by a snapshot while it was being read.");
         self.shared.undo.lose_all(&replaced);
-        self.meta = Meta { phase: Phase::Installing, batches: self.meta.batches, ..Meta::default() };
+        self.shared.visible.write().layers = Layers::default();
+        self.meta = Meta { phase: Phase::Installing, ..Meta::default() };
         self.notes.clear();
-        self.store.commit(Batch::default(), &mut self.meta)?;
-        self.store.sync(self.meta.batches)?;
-        self.store.clear()
+        store.commit(Batch::default(), &self.meta)?;
+        store.sync()?;
+        store.clear()
     }
 
-    fn load(&mut self, payload: &mut PayloadReader) -> Result<Digest, Failure> {
+    fn load(&mut self, store: &mut Store, payload: &mut PayloadReader) -> Result<Digest, Failure> {
         let mut entries = Digest::default();
         let (mut batch, mut count, mut bytes, mut scratch) = (Batch::default(), 0, 0, Vec::new());
         while let Some(Loaded { key, create, modified, value }) = payload.next(entries)? {
@@ -61,23 +67,33 @@ impl KvMachine {
             bytes += key.len() + stored.len();
             batch.insert(key, stored);
             if count == BATCH_ENTRIES || bytes >= BATCH_BYTES {
-                self.store.commit(std::mem::take(&mut batch), &mut self.meta)?;
-                self.store.pace(self.meta.batches)?;
+                store.commit(std::mem::take(&mut batch), &self.meta)?;
+                store.pace()?;
                 (count, bytes) = (0, 0);
             }
         }
-        self.store.commit(batch, &mut self.meta)?;
+        store.commit(batch, &self.meta)?;
         Ok(entries)
     }
 
-    fn finish_install(&mut self, index: u64, entries: Digest, notes: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Failure> {
-        let batches = self.meta.batches;
-        let mut meta = Meta { phase: Phase::Ready, batches, revision: index, entries, notes: Digest::default() };
+    fn finish_install(
+        &mut self,
+        store: &mut Store,
+        index: u64,
+        entries: Digest,
+        notes: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<(), Failure> {
+        let mut meta = Meta { revision: index, entries, ..Meta::default() };
         let notes: Vec<Note> = notes.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
         let mut batch = Batch::default();
-        self.take_notes(&notes, &mut batch, &mut meta);
-        self.store.commit(batch, &mut meta)?;
-        self.store.sync(meta.batches)?;
+        for (key, value) in self.take_notes(&notes, &mut meta) {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        store.commit(batch, &meta)?;
+        store.sync()?;
         self.meta = meta;
         let mut visible = self.shared.visible.write();
         (visible.mode, visible.entries) = (Mode::at(meta.revision, visible.revision), meta.entries.count);

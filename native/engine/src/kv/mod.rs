@@ -1,18 +1,22 @@
 //! The key-value state machine on sled.
 //!
 //! [`KvMachine`] applies, [`KvReader`] reads and watches. The way of a command: `execute` runs it against an `overlay`,
-//! whose effects become one batch of the `store`; `undo` records what walks (snapshots, counts) still have to see;
-//! `hub` tells the watches. Only this module names sled.
+//! whose effects go into the `layers` in memory, which `behind` writes to the `store`, under the `journal`; reads see them `merged` over
+//! sled. `undo` records what walks (snapshots, counts) still have to see; `hub` tells the watches. Only this module names sled.
 
 pub mod op;
 
+mod behind;
 mod execute;
 mod history;
 mod hub;
 mod install;
 mod interest;
+mod journal;
+mod layers;
 mod machine;
 mod mark;
+mod merged;
 mod overlay;
 mod panics;
 mod reader;

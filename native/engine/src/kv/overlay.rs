@@ -1,12 +1,14 @@
-//! The effects of one `apply` call before they are in sled: each command sees those before it.
+//! The effects of one `apply` call before anybody else sees them: each command sees those before it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 
-use sled::{Batch, Db, IVec};
+use sled::{Db, IVec};
 
 use super::history::Change;
+use super::layers;
 use super::record::{DATA, Digest, Record, fingerprint};
+use super::shared::Shared;
 use super::store::sled_failure;
 use crate::error::Failure;
 
@@ -17,8 +19,9 @@ struct Slot {
     changed: bool,
 }
 
-/// A write-back layer over sled for the length of one `apply` call.
+/// A layer over everything else for the length of one `apply` call.
 pub(super) struct Overlay<'a> {
+    shared: &'a Shared,
     db: &'a Db,
     slots: HashMap<IVec, Slot>,
     changes: Vec<Change>,
@@ -28,8 +31,8 @@ pub(super) struct Overlay<'a> {
 
 /// What an `apply` call amounts to.
 pub(super) struct Effects {
-    /// For sled.
-    pub batch: Batch,
+    /// Each changed key and what is stored there now.
+    pub changed: Vec<layers::Change>,
     /// Each changed key (with its space byte) and what was stored there before.
     pub before: Vec<(IVec, Option<IVec>)>,
     /// Every change in order, for watches.
@@ -37,9 +40,9 @@ pub(super) struct Effects {
 }
 
 impl<'a> Overlay<'a> {
-    pub fn new(db: &'a Db, commands: usize) -> Overlay<'a> {
+    pub fn new(shared: &'a Shared, db: &'a Db, commands: usize) -> Overlay<'a> {
         let (slots, changes) = (HashMap::with_capacity(commands), Vec::with_capacity(commands));
-        Overlay { db, slots, changes, key_scratch: Vec::new(), value_scratch: Vec::new() }
+        Overlay { shared, db, slots, changes, key_scratch: Vec::new(), value_scratch: Vec::new() }
     }
 
     /// The stored entry of a user's key, as the commands so far have left it.
@@ -80,7 +83,12 @@ impl<'a> Overlay<'a> {
         let slot = match self.slots.entry(full.clone()) {
             Place::Occupied(found) => found.into_mut(),
             Place::Vacant(place) => {
-                let before = self.db.get(&full).map_err(|error| sled_failure("Reading an entry", &error))?;
+                // What the layers do not hold now is in sled and stays as it is: only this thread changes anything.
+                let found = self.shared.visible.read().layers.find(&full);
+                let before = match found {
+                    Some(stored) => stored,
+                    None => self.db.get(&full).map_err(|error| sled_failure("Reading an entry", &error))?,
+                };
                 place.insert(Slot { now: before.clone(), before, changed: false })
             }
         };
@@ -89,8 +97,9 @@ impl<'a> Overlay<'a> {
 
     /// The sum of all effects; `digest` is brought up to date with them.
     pub fn finish(self, digest: &mut Digest) -> Effects {
-        let mut effects =
-            Effects { batch: Batch::default(), before: Vec::with_capacity(self.slots.len()), changes: self.changes };
+        let slots = self.slots.len();
+        let (changed, before) = (Vec::with_capacity(slots), Vec::with_capacity(slots));
+        let mut effects = Effects { changed, before, changes: self.changes };
         for (key, Slot { before, now, changed }) in self.slots {
             if !changed || (before.is_none() && now.is_none()) {
                 continue;
@@ -98,13 +107,10 @@ impl<'a> Overlay<'a> {
             if let Some(before) = &before {
                 digest.remove(fingerprint(&key, before));
             }
-            match now {
-                Some(now) => {
-                    digest.add(fingerprint(&key, &now));
-                    effects.batch.insert(key.clone(), now);
-                }
-                None => effects.batch.remove(key.clone()),
+            if let Some(now) = &now {
+                digest.add(fingerprint(&key, now));
             }
+            effects.changed.push((key.clone(), now));
             effects.before.push((key, before));
         }
         effects

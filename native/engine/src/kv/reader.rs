@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use sled::Db;
 
 use super::execute::entry;
 use super::op::{CountAnswer, Entry, GetAnswer, Read, ScanAnswer, ScanEntry};
 use super::panics::panic_message;
 use super::record::{DATA, Record, end_of_prefix, key_in};
-use super::shared::Shared;
-use super::store::sled_failure;
+use super::shared::{Shared, View};
 use super::undo::Walk;
 use crate::error::{Code, Failure};
 use crate::limits::{COUNTS_MAX, SCAN_BYTES_MAX, SCAN_ENTRIES_MAX};
@@ -62,7 +60,7 @@ impl KvReader {
         let key = key_in(DATA, key);
         let visible = self.shared.visible.read();
         let revision = visible.revision;
-        let stored = visible.db()?.get(key).map_err(|error| sled_failure("Reading an entry", &error))?;
+        let stored = visible.view()?.get(&key)?;
         drop(visible);
         Ok(GetAnswer { revision, found: stored.as_ref().map(entry).transpose()? }.encode())
     }
@@ -81,13 +79,13 @@ impl KvReader {
             from = from.max(next);
         }
         let visible = self.shared.visible.read();
-        let (entries, more) = scan_range(visible.db()?, from, end, limit, keys_only)?;
+        let (entries, more) = scan_range(&visible.view()?, &from, &end, limit, keys_only)?;
         Ok(ScanAnswer { revision: visible.revision, more, entries }.encode())
     }
 
     fn count(&self, prefix: &[u8]) -> Result<Vec<u8>, Failure> {
         let visible = self.shared.visible.read();
-        let db = visible.db()?;
+        let view = visible.view()?;
         let revision = visible.revision;
         if prefix.is_empty() {
             return Ok(CountAnswer { revision, count: visible.entries }.encode());
@@ -95,7 +93,7 @@ impl KvReader {
         let _turn = Turn::take(&self.shared.counts)?;
         let from = key_in(DATA, prefix);
         let end = end_of_prefix(&from);
-        let mut walk = Walk::begin(&self.shared.undo, db, from, end);
+        let mut walk = Walk::begin(&self.shared, view.db, from, end);
         drop(visible);
         let mut count = 0;
         while let Some(chunk) = walk.next_chunk()? {
@@ -106,18 +104,15 @@ impl KvReader {
 }
 
 fn scan_range(
-    db: &Db,
-    from: Vec<u8>,
-    end: Vec<u8>,
+    view: &View,
+    from: &[u8],
+    end: &[u8],
     limit: usize,
     keys_only: bool,
 ) -> Result<(Vec<ScanEntry>, bool), Failure> {
     let (mut entries, mut bytes) = (Vec::new(), 0);
-    if from >= end {
-        return Ok((entries, false));
-    }
-    for item in db.range(from..end) {
-        let (key, stored) = item.map_err(|error| sled_failure("Scanning", &error))?;
+    for item in view.range(from, end) {
+        let (key, stored) = item?;
         let Record { create, modified, value } = Record::parse(&stored)?;
         let value = if keys_only { &[] } else { value };
         bytes += key.len() + value.len();

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The two [`Digest`]s make damage visible that sled itself does not report: it neither syncs its file nor its blob files
-//! to disk by itself, and passes over a lost blob in silence. They are updated in the batch that changes the
+//! to disk by itself, and passes over a lost blob in silence. They are written in the batch that changes the
 //! records, so after a crash the records either match them or are not to be trusted.
 
 use bytes::{Buf, BufMut};
@@ -18,6 +18,7 @@ use crate::error::{Code, Failure};
 pub(super) const DATA: u8 = b'd';
 pub(super) const DATA_END: u8 = DATA + 1;
 pub(super) const NOTE: u8 = b'n';
+pub(super) const NOTE_END: u8 = NOTE + 1;
 pub(super) const META: &[u8] = b"m";
 
 const META_VERSION: u8 = 1;
@@ -69,6 +70,14 @@ pub(super) fn end_of_prefix(start: &[u8]) -> Vec<u8> {
         *last += 1;
     }
     end
+}
+
+/// The least key greater than `key`.
+pub(super) fn just_after(key: &[u8]) -> Vec<u8> {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next
 }
 
 /// Number and order-free sum of the fingerprints of a set of records. Removing a record undoes adding it.
@@ -128,7 +137,7 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Meta {
     pub phase: Phase,
-    /// How many batches were written so far.
+    /// How many batches were written so far; only the [`Store`](super::store::Store) counts them.
     pub batches: u64,
     /// Revision of the last command applied.
     pub revision: u64,

@@ -48,8 +48,8 @@ fn attempt(dir: &Path) -> Result<Recovered, Failure> {
     })
 }
 
-fn load(store: Store) -> Result<Recovered, Failure> {
-    let mut meta = store.meta()?.unwrap_or_default();
+fn load(mut store: Store) -> Result<Recovered, Failure> {
+    let meta = store.load_meta()?;
     if meta.batches < store.durable_batches() {
         let (found, durable) = (meta.batches, store.durable_batches());
         let message = format!("sled has lost changes that were durable (batch {found} found, {durable} expected).");
@@ -58,10 +58,11 @@ fn load(store: Store) -> Result<Recovered, Failure> {
     if meta.phase == Phase::Installing {
         tracing::warn!("The installation of a snapshot was interrupted: the key-value store starts empty.");
         store.clear()?;
-        meta = Meta { batches: meta.batches, ..Meta::default() };
-        store.commit(Batch::default(), &mut meta)?;
+        let meta = Meta::default();
+        store.commit(Batch::default(), &meta)?;
         return Ok(Recovered { store, meta, notes: HashMap::new(), reset: None });
     }
+    let meta = store.finish_layers(meta)?;
     let notes = verify(&store, &meta)?;
     Ok(Recovered { store, meta, notes, reset: None })
 }

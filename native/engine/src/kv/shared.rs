@@ -1,12 +1,14 @@
 //! What the machine and its readers share.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use parking_lot::{Mutex, RwLock};
-use sled::Db;
+use sled::{Db, IVec};
 
 use super::hub::Hub;
+use super::layers::Layers;
+use super::merged::Merged;
+use super::store::sled_failure;
 use super::undo::UndoLogs;
 use crate::error::{Code, Failure};
 
@@ -31,11 +33,13 @@ impl Mode {
     }
 }
 
-/// What is visible to readers. Applying holds it for writing while a batch goes into sled, so whoever holds it for reading
-/// sees the store at exactly `revision`.
+/// What is visible to readers. Applying holds it for writing while the effects of a call go into the layers, so whoever holds it for
+/// reading sees the store at exactly `revision`.
 pub(super) struct Visible {
     /// `None` after the machine was dropped, so that readers do not keep the directory locked.
     pub db: Option<Db>,
+    /// What lies over it.
+    pub layers: Layers,
     pub mode: Mode,
     /// Never falls: what the mode says holds until the store is there again.
     pub revision: u64,
@@ -44,9 +48,9 @@ pub(super) struct Visible {
 
 impl Visible {
     /// The store, at `revision` for as long as the lock is held. Fails when there is nothing to read, saying why.
-    pub fn db(&self) -> Result<&Db, Failure> {
+    pub fn view(&self) -> Result<View<'_>, Failure> {
         match (&self.mode, &self.db) {
-            (Mode::Ready, Some(db)) => Ok(db),
+            (Mode::Ready, Some(db)) => Ok(View { layers: &self.layers, db }),
             (Mode::Installing, _) => {
                 Err(Failure::new(Code::Unavailable, "The store is being replaced by a snapshot; try again."))
             }
@@ -61,9 +65,29 @@ impl Visible {
     }
 }
 
+/// The store as it is: the layers over sled.
+pub(super) struct View<'a> {
+    layers: &'a Layers,
+    pub db: &'a Db,
+}
+
+impl View<'_> {
+    pub fn get(&self, key: &[u8]) -> Result<Option<IVec>, Failure> {
+        match self.layers.find(key) {
+            Some(stored) => Ok(stored),
+            None => self.db.get(key).map_err(|error| sled_failure("Reading an entry", &error)),
+        }
+    }
+
+    /// The entries of `from..end`.
+    pub fn range(&self, from: &[u8], end: &[u8]) -> Merged<'_> {
+        Merged::over(self.layers.slots(), self.db, from, end)
+    }
+}
+
 pub(super) struct Shared {
     pub visible: RwLock<Visible>,
-    pub undo: Arc<UndoLogs>,
+    pub undo: UndoLogs,
     pub hub: Mutex<Hub>,
     /// Counts that are running.
     pub counts: AtomicUsize,
@@ -71,10 +95,10 @@ pub(super) struct Shared {
 
 impl Shared {
     pub fn new(db: Db, revision: u64, entries: u64) -> Shared {
-        let visible = Visible { db: Some(db), mode: Mode::Ready, revision, entries };
+        let visible = Visible { db: Some(db), layers: Layers::default(), mode: Mode::Ready, revision, entries };
         Shared {
             visible: RwLock::new(visible),
-            undo: Arc::default(),
+            undo: UndoLogs::default(),
             hub: Mutex::new(Hub::new(revision)),
             counts: AtomicUsize::new(0),
         }

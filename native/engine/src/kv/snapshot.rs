@@ -14,8 +14,10 @@ use std::sync::Arc;
 use bytes::BufMut;
 use sled::Db;
 
+use super::merged::Stored;
 use super::record::{DATA, DATA_END, Digest, Meta, Record, fingerprint};
-use super::undo::{Stored, UndoLogs, Walk};
+use super::shared::Shared;
+use super::undo::Walk;
 use crate::codec::put_bytes;
 use crate::error::{Code, Failure};
 use crate::limits::{ENTRY_BYTES_MAX, KEY_BYTES_MAX};
@@ -31,8 +33,8 @@ pub(super) struct KvFrozen {
 
 impl KvFrozen {
     /// No batch may be applied during this call.
-    pub fn begin(undo: &Arc<UndoLogs>, db: &Db, meta: Meta) -> Box<KvFrozen> {
-        Box::new(KvFrozen { walk: Walk::begin(undo, db, vec![DATA], vec![DATA_END]), meta })
+    pub fn begin(shared: &Arc<Shared>, db: &Db, meta: Meta) -> Box<KvFrozen> {
+        Box::new(KvFrozen { walk: Walk::begin(shared, db, vec![DATA], vec![DATA_END]), meta })
     }
 }
 

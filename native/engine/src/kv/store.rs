@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use sled::{Batch, Db, IVec};
 
+use super::journal::{Journal, Journaled};
+use super::layers::{Change, Layer};
 use super::mark::DurableMark;
 use super::record::{DATA, META, Meta, NOTE};
 use crate::error::{Code, Failure};
@@ -29,6 +31,9 @@ pub(super) struct Store {
     pub dir: PathBuf,
     file: File,
     mark: DurableMark,
+    journal: Journal,
+    /// Batches and layers written so far.
+    batches: u64,
     /// Batches up to this one have left sled's own unbounded queue of writes.
     flushed: u64,
     /// Blob files already synced, and how often: see [`Store::sync_blobs`].
@@ -63,24 +68,69 @@ impl Store {
         let io = |error| Failure::io(format!("Opening {}", dir.display()), &error);
         let file = File::open(dir.join("db")).map_err(io)?;
         let mark = DurableMark::open(dir).map_err(io)?;
+        let journal = Journal::open(dir).map_err(io)?;
         sync_dir(dir).map_err(io)?;
-        Ok(Store { db, dir: dir.to_owned(), file, mark, flushed: 0, blobs: HashMap::new() })
+        Ok(Store { db, dir: dir.to_owned(), file, mark, journal, batches: 0, flushed: 0, blobs: HashMap::new() })
     }
 
-    /// The machine's own record; `None` in a new store.
-    pub fn meta(&self) -> Result<Option<Meta>, Failure> {
-        match self.db.get(META) {
-            Ok(Some(stored)) => Meta::parse(&stored).map(Some),
-            Ok(None) => Ok(None),
-            Err(error) => Err(sled_failure("Reading the store's own record", &error)),
-        }
+    /// The machine's own record, from which batches and layers are counted on; that of an empty machine in a new store.
+    pub fn load_meta(&mut self) -> Result<Meta, Failure> {
+        let stored = self.db.get(META).map_err(|error| sled_failure("Reading the store's own record", &error))?;
+        let meta = stored.map_or_else(|| Ok(Meta::default()), |stored| Meta::parse(&stored))?;
+        self.batches = meta.batches;
+        Ok(meta)
     }
 
-    /// Applies `batch` and the new own record at once, all or nothing; counts the batch in `meta`.
-    pub fn commit(&self, mut batch: Batch, meta: &mut Meta) -> Result<(), Failure> {
-        meta.batches += 1;
-        batch.insert(META, meta.store());
+    /// Applies `batch` and the new own record at once, all or nothing.
+    pub fn commit(&mut self, mut batch: Batch, meta: &Meta) -> Result<(), Failure> {
+        self.batches += 1;
+        batch.insert(META, Meta { batches: self.batches, ..*meta }.store());
         self.db.apply_batch(batch).map_err(|error| sled_failure("Writing a batch", &error))
+    }
+
+    /// Writes a whole layer, the own record last. Durable on return; after a crash meanwhile [`Store::finish_layers`] does the rest.
+    /// sled goes on answering reads.
+    pub fn write(&mut self, layer: &Layer) -> Result<(), Failure> {
+        self.journal_layer(layer)?;
+        self.put_layer(layer.slots.iter(), &layer.meta)
+    }
+
+    /// The first half of [`Store::write`].
+    pub(super) fn journal_layer(&mut self, layer: &Layer) -> Result<(), Failure> {
+        self.batches += 1;
+        let written = self.journal.write(self.batches, layer);
+        written.map_err(|error| Failure::io("Writing a layer's journal", &error))
+    }
+
+    pub(super) fn put_layer<'a>(
+        &mut self,
+        changes: impl Iterator<Item = (&'a IVec, &'a Option<IVec>)>,
+        meta: &Meta,
+    ) -> Result<(), Failure> {
+        changes.into_iter().try_for_each(|(key, stored)| self.put(key, stored))?;
+        self.put(META, &Some(Meta { batches: self.batches, ..*meta }.store()))?;
+        self.flush()?;
+        self.sync_data().map_err(|error| Failure::io(format!("Syncing {}", self.dir.display()), &error))
+    }
+
+    pub(super) fn put(&self, key: &[u8], stored: &Option<IVec>) -> Result<(), Failure> {
+        let done = match stored {
+            Some(stored) => self.db.insert(key, stored),
+            None => self.db.remove(key),
+        };
+        done.map(drop).map_err(|error| sled_failure("Writing a layer", &error))
+    }
+
+    /// Writes again the layers that the journal holds beyond `meta`, of which sled may have a part. The own record after them.
+    pub fn finish_layers(&mut self, mut meta: Meta) -> Result<Meta, Failure> {
+        while let Some(Journaled { meta: next, changes }) = self.journal.read(self.batches + 1)? {
+            self.batches += 1;
+            self.put_layer(changes.iter().map(|(key, stored): &Change| (key, stored)), &next)?;
+            meta = Meta { batches: self.batches, ..next };
+        }
+        let forgotten = [1, 2].into_iter().try_for_each(|more| self.journal.forget(self.batches + more));
+        forgotten.map_err(|error| Failure::io("Emptying the journal", &error))?;
+        Ok(meta)
     }
 
     /// Removes every entry and note, batch by batch; the own record stays.
@@ -102,16 +152,16 @@ impl Store {
     }
 
     /// Waits for sled's writer when it is far behind: each batch is a write of its own in a queue without a bound.
-    pub fn pace(&mut self, batches: u64) -> Result<(), Failure> {
-        if batches < self.flushed + UNFLUSHED_BATCHES_MAX {
+    pub fn pace(&mut self) -> Result<(), Failure> {
+        if self.batches < self.flushed + UNFLUSHED_BATCHES_MAX {
             return Ok(());
         }
-        self.flush(batches)
+        self.flush()
     }
 
-    fn flush(&mut self, batches: u64) -> Result<(), Failure> {
+    fn flush(&mut self) -> Result<(), Failure> {
         self.db.flush().map_err(|error| sled_failure("Flushing", &error))?;
-        self.flushed = batches;
+        self.flushed = self.batches;
         Ok(())
     }
 
@@ -120,16 +170,20 @@ impl Store {
         self.mark.batches()
     }
 
-    /// Makes everything committed so far, `batches` batches, survive a power cut. Fails with `Io`.
-    pub fn sync(&mut self, batches: u64) -> Result<(), Failure> {
-        self.flush(batches)?;
-        self.sync_files(batches).map_err(|error| Failure::io(format!("Syncing {}", self.dir.display()), &error))
+    /// Makes everything committed so far survive a power cut. Fails with `Io`.
+    pub fn sync(&mut self) -> Result<(), Failure> {
+        self.flush()?;
+        self.sync_files().map_err(|error| Failure::io(format!("Syncing {}", self.dir.display()), &error))
     }
 
-    fn sync_files(&mut self, batches: u64) -> io::Result<()> {
+    fn sync_files(&mut self) -> io::Result<()> {
+        self.sync_data()?;
+        self.mark.advance(self.batches)
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
         self.sync_blobs()?;
-        self.file.sync_data()?;
-        self.mark.advance(batches)
+        self.file.sync_data()
     }
 
     /// Syncs new blob files and their directory. A file may still be growing when it is first seen (a read that splits

@@ -1,18 +1,20 @@
 //! Consistent walks over a store that goes on changing, by copy on write.
 //!
 //! sled 0.34's iterators see changes made while they run. So each [`Walk`] has an undo log: from its start on, an apply
-//! records what a key held before its first change, unless the walk has passed that key. The walk reads sled chunk by chunk
+//! records what a key held before its first change, unless the walk has passed that key. The walk reads chunk by chunk (what it needs of
+//! the fresh layer is copied, then the sealed layer and sled are read: what moves down meanwhile is seen at least once, unchanged)
 //! and puts the recorded former entries of the chunk's range over what it read. Neither waits for the other
-//! longer than it takes to look into the log.
+//! longer than it takes to look into the log, or to copy that part.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sled::{Db, IVec};
 
-use super::store::sled_failure;
+use super::merged::{Merged, Stored};
+use super::record::just_after;
+use super::shared::Shared;
 use crate::error::{Code, Failure};
 use crate::limits::UNDO_BYTES_MAX;
 
@@ -20,9 +22,6 @@ const CHUNK_ENTRIES: usize = 512;
 const CHUNK_BYTES: usize = 256 << 10;
 /// What a recorded entry costs besides its bytes.
 const OVERHEAD_BYTES: usize = 96;
-
-/// An entry as it lies in sled: full key and stored bytes.
-pub(super) type Stored = (IVec, IVec);
 
 #[derive(Default)]
 pub(super) struct UndoLogs {
@@ -69,7 +68,7 @@ impl UndoLog {
 }
 
 impl UndoLogs {
-    /// To be called before the change becomes visible in sled.
+    /// To be called before the change becomes visible.
     pub fn record(&self, before: &[(IVec, Option<IVec>)]) {
         let mut logs = self.logs.lock();
         for log in &mut logs.running {
@@ -121,7 +120,7 @@ impl UndoLogs {
 
 /// Reads a range of keys as it was when the walk began. Dropping it ends the recording.
 pub(super) struct Walk {
-    logs: Arc<UndoLogs>,
+    shared: Arc<Shared>,
     db: Db,
     id: u64,
     from: Vec<u8>,
@@ -131,9 +130,9 @@ pub(super) struct Walk {
 
 impl Walk {
     /// Begins a walk over the keys of `from..end`. No batch may be applied during this call.
-    pub fn begin(logs: &Arc<UndoLogs>, db: &Db, from: Vec<u8>, end: Vec<u8>) -> Walk {
-        let id = logs.begin(from.clone(), end.clone());
-        Walk { logs: logs.clone(), db: db.clone(), id, from, end, done: false }
+    pub fn begin(shared: &Arc<Shared>, db: &Db, from: Vec<u8>, end: Vec<u8>) -> Walk {
+        let id = shared.undo.begin(from.clone(), end.clone());
+        Walk { shared: shared.clone(), db: db.clone(), id, from, end, done: false }
     }
 
     /// The next entries in the order of their keys; perhaps none, `None` at the end. Fails when sled does, when the state
@@ -145,16 +144,17 @@ impl Walk {
         let (chunk, next) = self.read_chunk()?;
         self.done = next.is_none();
         self.from = next.unwrap_or_else(|| self.end.clone());
-        let undo = self.logs.pass(self.id, &self.from)?;
+        let undo = self.shared.undo.pass(self.id, &self.from)?;
         Ok(Some(if undo.is_empty() { chunk } else { overlaid(chunk, undo) }))
     }
 
     /// Entries as they are now, and where the next chunk begins.
     fn read_chunk(&self) -> Result<(Vec<Stored>, Option<Vec<u8>>), Failure> {
         let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK_ENTRIES), 0);
-        let range = (Bound::Included(self.from.as_slice()), Bound::Excluded(self.end.as_slice()));
-        for item in self.db.range::<&[u8], _>(range) {
-            let (key, stored) = item.map_err(|error| sled_failure("Reading the store", &error))?;
+        let (fresh, sealed, end) = self.shared.visible.read().layers.part(&self.from, &self.end, CHUNK_ENTRIES);
+        let layers = std::iter::once(&fresh).chain(sealed.as_ref().map(|sealed| &sealed.slots));
+        for item in Merged::over(layers, &self.db, &self.from, &end) {
+            let (key, stored) = item?;
             bytes += key.len() + stored.len();
             chunk.push((key, stored));
             if chunk.len() == CHUNK_ENTRIES || bytes >= CHUNK_BYTES {
@@ -162,22 +162,14 @@ impl Walk {
                 return Ok((chunk, next));
             }
         }
-        Ok((chunk, None))
+        Ok((chunk, (end != self.end).then_some(end)))
     }
 }
 
 impl Drop for Walk {
     fn drop(&mut self) {
-        self.logs.end(self.id);
+        self.shared.undo.end(self.id);
     }
-}
-
-/// The least key greater than `key`.
-fn just_after(key: &[u8]) -> Vec<u8> {
-    let mut next = Vec::with_capacity(key.len() + 1);
-    next.extend_from_slice(key);
-    next.push(0);
-    next
 }
 
 fn overlaid(chunk: Vec<Stored>, undo: BTreeMap<IVec, Option<IVec>>) -> Vec<Stored> {

@@ -77,7 +77,14 @@ impl Applier {
     /// From now on a machine that fails, and can be, is opened anew; what it lacks then comes from `snapshots` and the log.
     pub fn reviving(mut self, snapshots: SnapshotDir) -> Applier {
         self.revival = self.machine.reviver().map(|reviver| Revival { reviver, snapshots });
+        self.attend();
         self
+    }
+
+    /// Has the machine's alarm put into the queue.
+    fn attend(&mut self) {
+        let queue = self.shared.queue.clone();
+        self.machine.on_failure(Box::new(move || queue.push(Work::Check)));
     }
 
     /// The books as they are now.
@@ -112,12 +119,16 @@ impl Applier {
             Work::Entries(entries) => entries.last().map(|entry| entry.log_id.index),
             Work::Range(_, last) => Some(*last),
             Work::Install(snapshot) => snapshot.meta.last_log_id.map(|log_id| log_id.index),
-            Work::Freeze(_) => None,
+            Work::Freeze(_) | Work::Check => None,
         });
         match work {
             Work::Entries(entries) => self.apply_merged(entries).await,
             Work::Range(first, last) => self.apply_range(first, last).await,
             Work::Install(snapshot) => self.install(&snapshot).await,
+            Work::Check => {
+                // A machine that has been opened anew since has nothing to say.
+                let _told = self.persistently("writing what was applied", |this| this.machine.apply(&[], &[])).await;
+            }
             Work::Freeze(reply) => {
                 let frozen = self.freeze();
                 // Nobody waits any more when the builder was dropped at close: the view goes with it.

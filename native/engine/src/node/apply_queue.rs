@@ -33,6 +33,8 @@ pub enum Work {
     Range(u64, u64),
     /// Replace the state by this snapshot.
     Install(OpenSnapshot),
+    /// Find out why the machine has raised its alarm.
+    Check,
     /// Freeze the state as of now.
     Freeze(oneshot::Sender<Result<FrozenState, Failure>>),
 }

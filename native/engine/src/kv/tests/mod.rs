@@ -1,5 +1,6 @@
 //! Stories of the whole machine, against a model in a `BTreeMap`.
 
+mod behind;
 mod corruption;
 mod model;
 mod snapshots;

@@ -64,6 +64,7 @@ impl Applier {
         let next = begins.map_or(0, |log_id| log_id.index + 1);
         let range = self.taken.filter(|last| *last >= next).map(|last| (next, last));
         (self.machine, self.books) = (machine, books);
+        self.attend();
         if snapshot.is_none() && range.is_none() {
             self.shared.problems.clear(Problem::Machine);
         }
