@@ -19,10 +19,10 @@ use super::store::Store;
 use crate::error::Failure;
 use crate::machine::Alarm;
 
-/// For how long at least a layer that is not half full gathers, so that repeated writes of a key become one.
-const REST_MIN: Duration = Duration::from_millis(200);
-/// After a layer it gathers for so many times as long as writing that one took: sled then has at most a fifth of a processor.
-const REST_SHARE: u32 = 4;
+/// For how long a layer that does not get half full gathers, so that repeated writes of a key become one.
+const GATHERING: Duration = Duration::from_secs(1);
+/// After a part of a layer the writer pauses for so many times as long as writing it took: what is applied needs the processors more.
+const PAUSE_SHARE: u32 = 4;
 /// How long dropping the machine waits for the last layer.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -55,6 +55,8 @@ pub(super) struct Behind {
 struct State {
     stopping: bool,
     ended: bool,
+    /// How many others wait for the store.
+    awaited: usize,
     alarm: Option<Alarm>,
     thread: Option<JoinHandle<()>>,
 }
@@ -114,13 +116,17 @@ impl Behind {
 
     /// sled itself, into which nothing is written meanwhile.
     pub fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock()
+        self.state.lock().awaited += 1;
+        self.work.notify_one();
+        let store = self.store.lock();
+        self.state.lock().awaited -= 1;
+        store
     }
 
     /// Writes everything that was applied before this call.
     pub fn write_all(&self) -> Result<(), Failure> {
         // One that was sealed before, then the rest.
-        while self.write_layer()? {}
+        while self.write_layer(self.store())? {}
         Ok(())
     }
 
@@ -149,11 +155,8 @@ impl Behind {
     }
 
     fn run(&self) {
-        let mut rest = REST_MIN;
-        while self.await_work(rest) && self.failed.get().is_none() {
-            let begun = Instant::now();
+        while self.await_work() && self.failed.get().is_none() {
             self.guarded();
-            rest = REST_MIN.max(begun.elapsed() * REST_SHARE);
         }
         self.guarded();
         self.state.lock().ended = true;
@@ -161,14 +164,14 @@ impl Behind {
     }
 
     /// Waits until a layer is to be written; false when the writer is to end.
-    fn await_work(&self, rest: Duration) -> bool {
+    fn await_work(&self) -> bool {
         let mut state = self.state.lock();
         let mut until = None;
         while !state.stopping {
             match (self.fill(), until) {
                 (Fill::Half | Fill::Full, _) => return true,
                 (Fill::Empty, _) => self.work.wait(&mut state),
-                (Fill::Some, None) => until = Some(Instant::now() + rest),
+                (Fill::Some, None) => until = Some(Instant::now() + GATHERING),
                 (Fill::Some, Some(until)) => {
                     if self.work.wait_until(&mut state, until).timed_out() {
                         return true;
@@ -184,7 +187,7 @@ impl Behind {
         if self.failed.get().is_some() {
             return;
         }
-        let result = catch_unwind(AssertUnwindSafe(|| self.write_layer())).unwrap_or_else(|panic| {
+        let result = catch_unwind(AssertUnwindSafe(|| self.write_layer(self.store.lock()))).unwrap_or_else(|panic| {
             let reason = panic_message(panic.as_ref());
             Err(Failure::internal(format!("Writing the key-value store panicked: {reason}")))
         });
@@ -214,12 +217,20 @@ impl Behind {
     }
 
     /// Seals, writes and settles one layer; false when there was none.
-    fn write_layer(&self) -> Result<bool, Failure> {
-        let mut store = self.store.lock();
+    fn write_layer(&self, mut store: MutexGuard<Store>) -> Result<bool, Failure> {
         let Some(layer) = self.seal() else { return Ok(false) };
-        store.write(&layer)?;
+        store.write(&layer, &mut |took| self.pause(took * PAUSE_SHARE))?;
         self.settle(&layer);
         Ok(true)
+    }
+
+    /// Gives way to others between two parts of a layer, unless the next layer fills up, or somebody waits for this one.
+    fn pause(&self, time: Duration) {
+        let mut state = self.state.lock();
+        let hurried = self.drive != Drive::Thread || state.stopping || state.awaited > 0;
+        if !hurried && matches!(self.fill(), Fill::Empty | Fill::Some) {
+            self.work.wait_for(&mut state, time);
+        }
     }
 
     pub(super) fn seal(&self) -> Option<Arc<Layer>> {

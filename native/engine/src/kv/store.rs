@@ -14,13 +14,15 @@ use std::time::{Duration, Instant};
 use sled::{Batch, Db, IVec};
 
 use super::journal::{Journal, Journaled};
-use super::layers::{Change, Layer};
+use super::layers::Layer;
 use super::mark::DurableMark;
 use super::record::{DATA, META, Meta, NOTE};
 use crate::error::{Code, Failure};
 use crate::limits::{SLED_CACHE_BYTES, UNFLUSHED_BATCHES_MAX};
 
 const CLEAR_BATCH: usize = 1_024;
+/// Keys of a layer that are written at a stretch.
+const LAYER_PART: usize = 128;
 /// A sled that was just closed in this process unlocks its file when its last background write has ended.
 const UNLOCK_WAIT: Duration = Duration::from_secs(1);
 const UNLOCK_POLL: Duration = Duration::from_millis(5);
@@ -89,25 +91,29 @@ impl Store {
     }
 
     /// Writes a whole layer, the own record last. Durable on return; after a crash meanwhile [`Store::finish_layers`] does the rest.
-    /// sled goes on answering reads.
-    pub fn write(&mut self, layer: &Layer) -> Result<(), Failure> {
+    /// sled goes on answering reads. `between` is called between two parts, with the time that the last one took.
+    pub fn write(&mut self, layer: &Layer, between: &mut dyn FnMut(Duration)) -> Result<(), Failure> {
         self.journal_layer(layer)?;
-        self.put_layer(layer.slots.iter(), &layer.meta)
+        let mut begun = Instant::now();
+        for (n, (key, stored)) in layer.slots.iter().enumerate() {
+            self.put(key, stored)?;
+            if n % LAYER_PART == LAYER_PART - 1 {
+                between(begun.elapsed());
+                begun = Instant::now();
+            }
+        }
+        self.end_layer(&layer.meta)
     }
 
-    /// The first half of [`Store::write`].
+    /// The first part of [`Store::write`].
     pub(super) fn journal_layer(&mut self, layer: &Layer) -> Result<(), Failure> {
         self.batches += 1;
         let written = self.journal.write(self.batches, layer);
         written.map_err(|error| Failure::io("Writing a layer's journal", &error))
     }
 
-    pub(super) fn put_layer<'a>(
-        &mut self,
-        changes: impl Iterator<Item = (&'a IVec, &'a Option<IVec>)>,
-        meta: &Meta,
-    ) -> Result<(), Failure> {
-        changes.into_iter().try_for_each(|(key, stored)| self.put(key, stored))?;
+    /// The last part of [`Store::write`].
+    pub(super) fn end_layer(&mut self, meta: &Meta) -> Result<(), Failure> {
         self.put(META, &Some(Meta { batches: self.batches, ..*meta }.store()))?;
         self.flush()?;
         self.sync_data().map_err(|error| Failure::io(format!("Syncing {}", self.dir.display()), &error))
@@ -125,7 +131,8 @@ impl Store {
     pub fn finish_layers(&mut self, mut meta: Meta) -> Result<Meta, Failure> {
         while let Some(Journaled { meta: next, changes }) = self.journal.read(self.batches + 1)? {
             self.batches += 1;
-            self.put_layer(changes.iter().map(|(key, stored): &Change| (key, stored)), &next)?;
+            changes.iter().try_for_each(|(key, stored)| self.put(key, stored))?;
+            self.end_layer(&next)?;
             meta = Meta { batches: self.batches, ..next };
         }
         let forgotten = [1, 2].into_iter().try_for_each(|more| self.journal.forget(self.batches + more));

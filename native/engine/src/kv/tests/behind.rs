@@ -75,7 +75,7 @@ impl Stepped {
                 Some((layer, Step::Journaled(put + 7), calls))
             }
             Some((layer, Step::Journaled(_), calls)) => {
-                store.put_layer(layer.slots.iter().take(0), &layer.meta).unwrap();
+                store.end_layer(&layer.meta).unwrap();
                 Some((layer, Step::Written, calls))
             }
             Some((layer, Step::Written, _)) => {
