@@ -139,10 +139,9 @@ fn members_are_added_taken_out_and_made_leader() {
     cluster.put("c", "k", "still").unwrap();
     assert_eq!(code(block_on(cluster.node("a").remove_member("nobody", LONG))), Code::Membership);
     let down = support::free_address();
-    assert_eq!(
-        code(block_on(cluster.node("a").add_member("e", &down, true, Duration::from_secs(2)))),
-        Code::Unavailable
-    );
+    // It is asked again until the end; when that comes in the middle of an attempt, its outcome is not known.
+    let refused = code(block_on(cluster.node("a").add_member("e", &down, true, Duration::from_secs(2))));
+    assert!(matches!(refused, Code::Unavailable | Code::Timeout), "{refused:?}");
 }
 
 /// A node that was just elected may be asked before it, or whoever asks, knows of it.

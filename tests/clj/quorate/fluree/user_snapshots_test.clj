@@ -258,6 +258,8 @@
            (is (>= 2 (count @errors)) "and not reported each time")
            (reset! broken false)
            (ready! node)
+           ;; The next attempt comes up to eight seconds later, longer than an entry waits.
+           (is (eventually 30 #(= (files/kept 100) @(:state again))))
            (is (= 100 (entry! node [:set 100 100])))
            (is (= (files/kept 101) @(:state again)))
            (finally (raft/close node))))))))
