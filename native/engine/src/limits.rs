@@ -80,8 +80,8 @@ pub const SCAN_BYTES_MAX: usize = 1 << 20;
 pub const COUNTS_MAX: usize = 4;
 /// Bytes of former values kept for one running snapshot (or count) of the key-value store; beyond it that one fails.
 pub const UNDO_BYTES_MAX: usize = 256 << 20;
-/// Bytes of memory that sled may use as its cache.
-pub const SLED_CACHE_BYTES: u64 = 128 << 20;
+/// Bytes of pages that sled keeps in its cache, as they are on disk; in memory they are two to three times as large.
+pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 /// Changed keys that the key-value store keeps in memory before they are written to sled together; as many more may be on their way
 /// there. Beyond it applying waits.
 pub const UNWRITTEN_KEYS_MAX: usize = 65_536;

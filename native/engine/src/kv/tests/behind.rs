@@ -179,6 +179,11 @@ fn a_snapshot_is_of_its_freeze_wherever_the_writer_is() {
         stepped.calls.push((stepped.revision, stepped.model.clone()));
         (0..steps).for_each(|_| stepped.write());
     }
+    // More tombstones in a row than a chunk has entries.
+    let gone: Vec<Txn> = (0..1_400).map(|n| Txn::delete(format!("k/{:05}", n + n / 2))).collect();
+    apply_call(&mut stepped.machine, &mut stepped.model, stepped.revision, 0, &gone);
+    stepped.revision += gone.len() as u64;
+    stepped.calls.push((stepped.revision, stepped.model.clone()));
     for round in 0..12 {
         let (revision, expected) = (stepped.revision, stepped.model.clone());
         let frozen = stepped.machine.freeze().unwrap();
