@@ -64,6 +64,9 @@ pub const WATCH_HISTORY_BYTES: usize = 64 << 20;
 pub const WATCHES_MAX: usize = 4_096;
 /// Longest node name, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes logged since this node was started that it keeps behind a snapshot for followers that lag, however few entries they are;
+/// a follower that lags more gets the snapshot.
+pub const LOG_KEEP_BYTES_MAX: u64 = 1 << 30;
 /// Former members whose commands are still told from repetitions of them, should the member come back.
 pub const FORMER_MEMBERS_MAX: usize = 64;
 /// Members of one cluster, learners included.

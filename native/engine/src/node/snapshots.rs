@@ -1,5 +1,6 @@
 //! When a snapshot is taken, and what comes of it: openraft is told, and the log behind it purged.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::config::NodeConfig;
 use crate::consensus::types::LogId;
 use crate::durable::blocking;
 use crate::error::{Code, Failure};
+use crate::limits::LOG_KEEP_BYTES_MAX;
 use crate::node::adapter::RaftNode;
 use crate::node::apply_queue::Work;
 use crate::node::freezing;
@@ -26,6 +28,8 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 /// What is purged was applied at least this long before.
 const PURGE_MARGIN: Duration = Duration::from_secs(1);
+/// Marks of what was logged, within what is kept: so exactly its bound in bytes is held.
+const MARKS: u64 = 64;
 /// How often the need of a snapshot is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -118,8 +122,8 @@ impl Snapshots {
         loop {
             tokio::time::sleep(LOOK).await;
             let progress = *self.shared.progress.borrow();
-            purge.look(&raft, progress.snapshot_log_id).await;
             let logged = self.logged_bytes();
+            purge.look(&raft, progress.snapshot_log_id, logged).await;
             let due = progress.index >= progress.snapshot_index.saturating_add(config.snapshot_commands)
                 || (logged >= logged_at_last + SNAPSHOT_LOG_BYTES && progress.index > progress.snapshot_index);
             if !due && failed {
@@ -153,14 +157,19 @@ struct Purge {
     applied: Option<u64>,
     settled: Option<u64>,
     looked: Instant,
+    /// How many bytes had been logged, since the node was started, when an index was applied; ascending.
+    marks: VecDeque<(u64, u64)>,
+    /// What is kept for followers that lag ends before this index, for more than [`LOG_KEEP_BYTES_MAX`] were logged after it.
+    too_old: Option<u64>,
 }
 
 impl Purge {
     fn new(keep: u64) -> Purge {
-        Purge { keep, applied: None, settled: None, looked: Instant::now() }
+        let (applied, settled, too_old) = (None, None, None);
+        Purge { keep, applied, settled, looked: Instant::now(), marks: VecDeque::new(), too_old }
     }
 
-    async fn look(&mut self, raft: &RaftNode, snapshot: Option<LogId>) {
+    async fn look(&mut self, raft: &RaftNode, snapshot: Option<LogId>, logged: u64) {
         let (applied, purged) = {
             let metrics = raft.data_metrics();
             let metrics = metrics.borrow_watched();
@@ -169,6 +178,7 @@ impl Purge {
         };
         if self.looked.elapsed() >= PURGE_MARGIN {
             (self.settled, self.applied, self.looked) = (self.applied, applied, Instant::now());
+            self.weigh(logged);
         }
         let Some(upto) = self.upto(snapshot.map(|log_id| log_id.index), purged) else { return };
         if let Err(error) = raft.trigger().purge_log(upto).await {
@@ -176,11 +186,27 @@ impl Purge {
         }
     }
 
+    /// Sees what is too old, now that `logged` bytes have been.
+    fn weigh(&mut self, logged: u64) {
+        let last = self.marks.back().map_or(0, |(_, bytes)| *bytes);
+        if let Some(applied) = self.applied.filter(|_| logged >= last + LOG_KEEP_BYTES_MAX / MARKS) {
+            self.marks.push_back((applied, logged));
+        }
+        while let Some((index, _)) =
+            self.marks.front().filter(|(_, bytes)| logged.saturating_sub(*bytes) >= LOG_KEEP_BYTES_MAX)
+        {
+            self.too_old = Some(*index);
+            self.marks.pop_front();
+        }
+    }
+
     /// The last entry to purge, when there is enough of it to be worth it.
     fn upto(&self, snapshot: Option<u64>, purged: Option<u64>) -> Option<u64> {
-        let upto = snapshot?.checked_sub(self.keep)?.min(self.settled?);
+        let (snapshot, settled) = (snapshot?, self.settled?);
         let begins = purged.map_or(0, |purged| purged + 1);
-        (upto >= begins + self.keep / 8).then_some(upto)
+        let many = snapshot.checked_sub(self.keep).map(|upto| upto.min(settled));
+        let large = self.too_old.map(|upto| upto.min(snapshot).min(settled));
+        many.filter(|upto| *upto >= begins + self.keep / 8).max(large.filter(|upto| *upto >= begins))
     }
 }
 
@@ -199,5 +225,24 @@ mod tests {
         assert_eq!(purge(100, Some(1000)).upto(Some(500), Some(395)), None, "too little to be worth it");
         assert_eq!(purge(0, Some(1000)).upto(Some(500), Some(499)), Some(500));
         assert_eq!(purge(0, Some(1000)).upto(Some(500), Some(500)), None);
+    }
+    #[test]
+    fn what_is_kept_for_followers_is_bounded_in_bytes_too() {
+        let mut purge = Purge { settled: Some(1000), ..Purge::new(1000) };
+        let mut at = |applied, bytes| {
+            purge.applied = Some(applied);
+            purge.weigh(bytes);
+            [(Some(500), None), (Some(5), None), (Some(500), Some(10))]
+                .map(|(snapshot, purged)| purge.upto(snapshot, purged))
+        };
+        assert_eq!(at(10, LOG_KEEP_BYTES_MAX / 2), [None; 3]);
+        assert_eq!(at(20, LOG_KEEP_BYTES_MAX), [None; 3]);
+        assert_eq!(at(30, LOG_KEEP_BYTES_MAX * 3 / 2), [Some(10), Some(5), None]);
+        let mut purge = Purge::new(1000);
+        for look in 0..10_000 {
+            purge.applied = Some(look);
+            purge.weigh(look * (LOG_KEEP_BYTES_MAX / 1000));
+            assert!(purge.marks.len() as u64 <= MARKS + 1);
+        }
     }
 }
