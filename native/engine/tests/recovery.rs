@@ -6,6 +6,12 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::type_config::TypeConfigExt;
+use quorate_engine::command::Batch;
+use quorate_engine::consensus::log::{LogOptions, LogStore};
+use quorate_engine::consensus::types::{Candidate, Entry, LeaderId, LogId, Payload, TypeConfig, Vote};
 use quorate_engine::session::Consistency;
 use support::{Cluster, block_on, eventually, id};
 
@@ -131,6 +137,70 @@ fn a_leader_that_comes_back_does_not_lead_on_in_its_old_term() {
     cluster.put(others[0], "k", "v2").unwrap();
     assert!(term(&cluster, others[0]) > before);
     assert_eq!(cluster.get(&leader, "k").unwrap().as_deref(), Some("v2"));
+}
+
+/// Found by the simulation (seed 8233): a snapshot, or the store, was durable before the log was told to drop what conflicts
+/// with it, and the power went. openraft refused the log, each time; or, where the entries were of a newer term, went on with
+/// them.
+#[test]
+fn a_log_that_goes_elsewhere_than_the_state_gives_way() {
+    for (older, last) in [(true, 0), (true, 3), (false, -2), (false, 3)] {
+        let (mut cluster, node) = follower_of_some_entries();
+        block_on(rewrite_end(&cluster, &node, older, last, -3));
+        cluster.start(&node);
+        cluster.sees(&node, "k", "v1");
+        cluster.put(&node, "k", "v2").unwrap();
+        let leader = cluster.leader_of_the_others(&node);
+        cluster.stop(&leader);
+        cluster.put(&node, "k", "v3").unwrap();
+    }
+}
+
+#[test]
+fn a_log_that_holds_something_else_as_committed_is_refused() {
+    let (mut cluster, node) = follower_of_some_entries();
+    block_on(rewrite_end(&cluster, &node, true, 0, 0));
+    cluster.start(&node);
+    eventually("the refusal", || cluster.node(&node).status().contains("they are not of the same node"));
+}
+
+/// A cluster, and one of its followers, stopped.
+fn follower_of_some_entries() -> (Cluster, String) {
+    let mut cluster = Cluster::start_all(&NAMES);
+    for number in 0..5 {
+        cluster.put("a", &format!("key{number}"), "x").unwrap();
+    }
+    cluster.put("a", "k", "v1").unwrap();
+    let node = cluster.follower();
+    cluster.sees(&node, "k", "v1");
+    cluster.stop(&node);
+    (cluster, node)
+}
+
+/// Replaces the last two entries of the log of `node` by others, of an older or a newer term, that end `last` after where it
+/// ended, and are committed up to `committed` after that.
+async fn rewrite_end(cluster: &Cluster, node: &str, older: bool, last: i64, committed: i64) {
+    let directory = cluster.data_dir(node).join("group-0/log");
+    let mut log = LogStore::open(&directory, LogOptions::new(node, 0)).unwrap();
+    let end = log.extent().last.unwrap();
+    let after = |by: i64| (end.index as i64 + by) as u64;
+    let term = if older { end.leader_id.term - 1 } else { end.leader_id.term + 1 };
+    let id = |index| LogId { leader_id: LeaderId { term, node_id: 7 }, index };
+    let entries = log.read_now(0, u64::MAX).unwrap();
+    let before = |index| entries.iter().map(|entry| entry.log_id).find(|id| id.index == index).unwrap();
+    if !older {
+        log.save_vote(&Vote { leader_id: Candidate { term, node_id: 7 }, committed: true }).await.unwrap();
+    }
+    log.save_committed(Some(before(after(committed.min(-3))))).await.unwrap();
+    log.truncate_after(Some(before(after(-3)))).await.unwrap();
+    let never = |index| Entry { log_id: id(index), payload: Payload::Normal(Batch(Bytes::from_static(b"never"))) };
+    let (done, durable) = TypeConfig::oneshot();
+    log.append((after(-2)..=after(last)).map(never), IOFlushed::signal(done)).await.unwrap();
+    durable.await.unwrap().unwrap();
+    if committed > -3 {
+        log.save_committed(Some(id(after(committed)))).await.unwrap();
+    }
+    log.closed().await;
 }
 
 fn term(cluster: &Cluster, name: &str) -> u64 {

@@ -194,3 +194,32 @@ fn a_key_value_store_whose_writing_fails_behind_the_answers_comes_back_by_itself
     put("more");
     node.close();
 }
+
+/// sled waits for ever to close after a blob file could not be written. The node gives that store up and builds the state anew.
+#[test]
+fn a_key_value_store_that_sled_cannot_close_any_more_is_built_anew() {
+    let cluster = Cluster::new(&["solo"]);
+    let config = cluster.config("solo");
+    let group = config.data_dir.join("group-0");
+    let node = Node::start_with(config, Machine::KeyValue, Arc::new(Silent)).unwrap();
+    let put = |key: &str, bytes: usize| {
+        let (say, hear) = std::sync::mpsc::channel();
+        let command = Txn::put(key.to_string(), vec![b'v'; bytes]).encode().unwrap();
+        node.submit(command.into(), LONG, Reply::Call(Box::new(move |outcome| drop(say.send(outcome))))).unwrap();
+        hear.recv_timeout(LONG).unwrap().unwrap();
+    };
+    put("small", 1);
+    std::fs::remove_dir_all(group.join("state/blobs")).unwrap();
+    put("large", 900_000);
+    eventually("the report", || !node.status().contains(":problem nil"));
+    eventually("the end of it", || node.status().contains(":problem nil"));
+    put("more", 900_000);
+    for (key, bytes) in [("small", 1), ("large", 900_000), ("more", 900_000)] {
+        let read = Read::Get { key: key.into() }.encode();
+        let answer = support::block_on(node.read(Consistency::Linearizable, read.into(), LONG)).unwrap();
+        assert_eq!(GetAnswer::decode(answer).unwrap().found.unwrap().value.len(), bytes);
+    }
+    let names = std::fs::read_dir(&group).unwrap().map(|item| item.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.starts_with("state.corrupt-")).count(), 1);
+    node.close();
+}

@@ -126,8 +126,17 @@ impl Behind {
     /// Writes everything that was applied before this call.
     pub fn write_all(&self) -> Result<(), Failure> {
         // One that was sealed before, then the rest.
-        while self.write_layer(self.store())? {}
-        Ok(())
+        loop {
+            match self.write_layer(self.store()) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(failure) => {
+                    // Nobody may try again: sled may wait for ever for what failed.
+                    drop(self.failed.set(failure.clone()));
+                    return Err(failure);
+                }
+            }
+        }
     }
 
     /// Ends the writer once it has written everything; waits for it, but not for ever. When it ended, it holds nothing of sled.

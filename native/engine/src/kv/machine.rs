@@ -6,9 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sled::{Db, IVec};
+use sled::IVec;
 
 use super::behind::{Behind, Drive};
+use super::database::{Closing, Database};
 use super::execute::execute;
 use super::layers::{self, Layers};
 use super::merged::Merged;
@@ -20,7 +21,7 @@ use super::recover::{self, Recovered};
 use super::shared::{Mode, Shared};
 use super::snapshot::KvFrozen;
 use super::store::Store;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::machine::{Alarm, Applied, Committed, Frozen, Note, Reviver, StateMachine};
 use crate::surroundings::is_inline;
 
@@ -31,7 +32,7 @@ use crate::surroundings::is_inline;
 /// that, set aside and empty (see [`KvMachine::was_reset`]); the engine's snapshot and log bring it back.
 pub struct KvMachine {
     pub(super) behind: Arc<Behind>,
-    db: Db,
+    db: Arc<Database>,
     dir: PathBuf,
     pub(super) shared: Arc<Shared>,
     pub(super) meta: Meta,
@@ -66,9 +67,8 @@ impl KvMachine {
         Ok(KvMachine { behind, db, dir, shared, meta, notes, broken: None, reset })
     }
 
-    /// [`KvMachine::open`] for the readers of an earlier machine, which failed and was dropped.
-    fn reopen(dir: &Path, shared: Arc<Shared>) -> Result<KvMachine, Failure> {
-        let recovered = recover::open(dir)?;
+    /// For the readers of an earlier machine, which failed and was dropped.
+    fn over_again(recovered: Recovered, shared: Arc<Shared>) -> Result<KvMachine, Failure> {
         let meta = &recovered.meta;
         let mut visible = shared.visible.write();
         visible.db = Some(recovered.store.db.clone());
@@ -195,7 +195,8 @@ impl StateMachine for KvMachine {
     }
 
     fn reviver(&self) -> Option<Box<dyn Reviver>> {
-        Some(Box::new(KvReviver { dir: self.dir.clone(), shared: self.shared.clone() }))
+        let (dir, shared, closing) = (self.dir.clone(), self.shared.clone(), self.db.closing());
+        Some(Box::new(KvReviver { dir, shared, closing }))
     }
 }
 
@@ -208,18 +209,25 @@ fn drive() -> Drive {
 struct KvReviver {
     dir: PathBuf,
     shared: Arc<Shared>,
+    /// Of the one that failed.
+    closing: Arc<Closing>,
 }
 
 impl Reviver for KvReviver {
     fn revive(&mut self) -> Result<Box<dyn StateMachine>, Failure> {
         self.shared.visible.write().mode = Mode::Broken("it is being opened again.".into());
-        Ok(Box::new(KvMachine::reopen(&self.dir, self.shared.clone())?))
+        let recovered = match recover::open(&self.dir) {
+            Err(failure) if failure.code == Code::Locked && self.closing.is_stuck() => recover::replace(&self.dir)?,
+            other => other?,
+        };
+        Ok(Box::new(KvMachine::over_again(recovered, self.shared.clone())?))
     }
 }
 
 impl Drop for KvMachine {
     fn drop(&mut self) {
         self.shared.undo.lose_all(&Failure::closed());
+        self.db.closing().begin();
         self.behind.stop();
         let mut visible = self.shared.visible.write();
         // One that failed may be opened again.

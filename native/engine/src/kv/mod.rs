@@ -7,6 +7,7 @@
 pub mod op;
 
 mod behind;
+mod database;
 mod execute;
 mod history;
 mod hub;

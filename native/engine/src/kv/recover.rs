@@ -34,8 +34,18 @@ pub(super) fn open(dir: &Path) -> Result<Recovered, Failure> {
         Err(failure) if matches!(failure.code, Code::Corrupt | Code::Internal) => failure,
         other => return other,
     };
+    start_empty(dir, &damage)
+}
+
+/// Sets the store in `dir`, which sled does not let go of, aside, and makes an empty one. Fails with `Io`.
+pub(super) fn replace(dir: &Path) -> Result<Recovered, Failure> {
+    let stuck = "sled could not write the store, and waits for ever to close it.";
+    start_empty(dir, &Failure::new(Code::Io, stuck))
+}
+
+fn start_empty(dir: &Path, damage: &Failure) -> Result<Recovered, Failure> {
     let aside = set_aside(dir)?;
-    let reason = format!("{damage} The damaged store was set aside as {}.", aside.display());
+    let reason = format!("{damage} The store was set aside as {}.", aside.display());
     tracing::error!("The key-value store in {} starts empty: {reason}", dir.display());
     fs::create_dir_all(dir).map_err(|error| Failure::io(format!("Making {}", dir.display()), &error))?;
     Ok(Recovered { reset: Some(reason), ..attempt(dir)? })

@@ -1,10 +1,12 @@
 //! What the machine and its readers share.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use parking_lot::{Mutex, RwLock};
-use sled::{Db, IVec};
+use sled::IVec;
 
+use super::database::Database;
 use super::hub::Hub;
 use super::layers::Layers;
 use super::merged::Merged;
@@ -37,7 +39,7 @@ impl Mode {
 /// reading sees the store at exactly `revision`.
 pub(super) struct Visible {
     /// `None` after the machine was dropped, so that readers do not keep the directory locked.
-    pub db: Option<Db>,
+    pub db: Option<Arc<Database>>,
     /// What lies over it.
     pub layers: Layers,
     pub mode: Mode,
@@ -68,7 +70,7 @@ impl Visible {
 /// The store as it is: the layers over sled.
 pub(super) struct View<'a> {
     layers: &'a Layers,
-    pub db: &'a Db,
+    pub db: &'a Arc<Database>,
 }
 
 impl View<'_> {
@@ -94,7 +96,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(db: Db, revision: u64, entries: u64) -> Shared {
+    pub fn new(db: Arc<Database>, revision: u64, entries: u64) -> Shared {
         let visible = Visible { db: Some(db), layers: Layers::default(), mode: Mode::Ready, revision, entries };
         Shared {
             visible: RwLock::new(visible),

@@ -12,8 +12,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::BufMut;
-use sled::Db;
 
+use super::database::Database;
 use super::merged::Stored;
 use super::record::{DATA, DATA_END, Digest, Meta, Record, fingerprint};
 use super::shared::Shared;
@@ -33,7 +33,7 @@ pub(super) struct KvFrozen {
 
 impl KvFrozen {
     /// No batch may be applied during this call.
-    pub fn begin(shared: &Arc<Shared>, db: &Db, meta: Meta) -> Box<KvFrozen> {
+    pub fn begin(shared: &Arc<Shared>, db: &Arc<Database>, meta: Meta) -> Box<KvFrozen> {
         Box::new(KvFrozen { walk: Walk::begin(shared, db, vec![DATA], vec![DATA_END]), meta })
     }
 }

@@ -8,11 +8,13 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sled::{Batch, Db, IVec};
 
+use super::database::Database;
 use super::journal::{Journal, Journaled};
 use super::layers::Layer;
 use super::mark::DurableMark;
@@ -29,7 +31,7 @@ const UNLOCK_POLL: Duration = Duration::from_millis(5);
 
 /// An open sled database and the files that it consists of.
 pub(super) struct Store {
-    pub db: Db,
+    pub db: Arc<Database>,
     pub dir: PathBuf,
     file: File,
     mark: DurableMark,
@@ -66,7 +68,7 @@ fn io_code(error: &io::Error) -> Code {
 impl Store {
     /// Opens or makes the database in `dir`, which exists. Fails with `Locked`, `Corrupt`, `Io` or `Internal`; may panic.
     pub fn open(dir: &Path) -> Result<Store, Failure> {
-        let db = open_unlocked(dir)?;
+        let db = Database::new(open_unlocked(dir)?);
         let io = |error| Failure::io(format!("Opening {}", dir.display()), &error);
         let file = File::open(dir.join("db")).map_err(io)?;
         let mark = DurableMark::open(dir).map_err(io)?;

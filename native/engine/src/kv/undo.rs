@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sled::{Db, IVec};
+use sled::IVec;
 
+use super::database::Database;
 use super::merged::{Merged, Stored};
 use super::record::just_after;
 use super::shared::Shared;
@@ -121,7 +122,7 @@ impl UndoLogs {
 /// Reads a range of keys as it was when the walk began. Dropping it ends the recording.
 pub(super) struct Walk {
     shared: Arc<Shared>,
-    db: Db,
+    db: Arc<Database>,
     id: u64,
     from: Vec<u8>,
     end: Vec<u8>,
@@ -130,7 +131,7 @@ pub(super) struct Walk {
 
 impl Walk {
     /// Begins a walk over the keys of `from..end`. No batch may be applied during this call.
-    pub fn begin(shared: &Arc<Shared>, db: &Db, from: Vec<u8>, end: Vec<u8>) -> Walk {
+    pub fn begin(shared: &Arc<Shared>, db: &Arc<Database>, from: Vec<u8>, end: Vec<u8>) -> Walk {
         let id = shared.undo.begin(from.clone(), end.clone());
         Walk { shared: shared.clone(), db: db.clone(), id, from, end, done: false }
     }

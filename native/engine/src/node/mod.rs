@@ -11,6 +11,7 @@ mod asking;
 pub mod asks;
 pub mod books;
 mod bootstrap;
+mod conflict;
 pub mod core;
 #[cfg(test)]
 mod core_panics;

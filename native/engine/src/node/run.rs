@@ -21,6 +21,7 @@ use crate::node::adapter::MachineAdapter;
 use crate::node::adapter::RaftNode;
 use crate::node::applier;
 use crate::node::bootstrap;
+use crate::node::conflict;
 use crate::node::core::{Core, Running};
 use crate::node::elections;
 use crate::node::forming;
@@ -201,9 +202,12 @@ async fn open_log(core: &Arc<Core>) -> Result<LogStore, Failure> {
         return Err(lost_log());
     }
     check_gap(held.last_purged_log_id.as_ref(), applied.as_ref())?;
-    // Where the log ends before the state does, it will begin after it.
-    let begins = if held.last_log_id < applied { applied } else { held.last_purged_log_id };
-    core.snapshots.cover(begins).await?;
+    // Where the log ends before the state does, or goes elsewhere, it will begin after it.
+    let apart = conflict::beyond(&mut log, applied).await?;
+    core.snapshots.cover(apart.or(held.last_purged_log_id)).await?;
+    if let Some(applied) = apart {
+        conflict::drop_entries(&mut log, applied).await?;
+    }
     Ok(log)
 }
 

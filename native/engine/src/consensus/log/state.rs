@@ -80,6 +80,8 @@ pub(super) struct State {
     /// Operations queued and operations finished since open.
     queued: u64,
     finished: u64,
+    /// Number of the newest operation that truncated.
+    truncated: u64,
 }
 
 impl State {
@@ -127,6 +129,7 @@ impl State {
     /// Removes the entries after `after`.
     pub fn truncate(&mut self, after: Option<LogId>) {
         self.epoch += 1;
+        self.truncated = self.queued + 1;
         self.marks.truncate(after);
         let tail = self.marks.tail.map(|tail| tail.index);
         while self.cache.back().is_some_and(|cached| Some(cached.entry.log_id.index) > tail) {
@@ -151,6 +154,14 @@ impl State {
         {
             self.cache_bytes -= self.cache.pop_front().map_or(0, |cached| cached.bytes);
         }
+    }
+
+    /// The newest committed position, when the files hold that very entry once `operations` more are in them and the log
+    /// ends at `tail` there. Else, after a power cut, another entry at its index would pass for committed.
+    pub fn committed_by(&self, operations: u64, tail: Option<LogId>) -> Option<Option<LogId>> {
+        let index = |id: Option<LogId>| id.map(|id| id.index);
+        let same = self.truncated <= self.finished + operations;
+        (same && index(self.marks.committed) <= index(tail)).then_some(self.marks.committed)
     }
 
     /// How to read entries `first..end`: as many from the first on as lie in one place and are, from memory, at most

@@ -125,7 +125,7 @@ impl<F: FileSystem> Writer<F> {
     fn write(&mut self, operations: &[Operation], sync: bool) -> Result<(), Failure> {
         let contents = self.fill(operations)?;
         self.marks.seq += 1;
-        self.adopt_committed();
+        self.adopt_committed(operations.len() as u64);
         if planted::is(Defect::PurgedNotDurable) {
             self.marks.purged = None;
         }
@@ -198,12 +198,11 @@ impl<F: FileSystem> Writer<F> {
         self.span = self.span.filter(|span| span.1 >= first).map(|(from, to)| (from.max(first), to));
     }
 
-    /// The newest committed position, unless it lies in a batch that is still queued.
-    fn adopt_committed(&mut self) {
+    /// Notes the newest committed position in a batch of `operations`, unless it lies beyond them.
+    fn adopt_committed(&mut self, operations: u64) {
         let mut state = self.shared.state.lock();
-        let newest = state.marks.committed;
-        if state.queue.is_empty() || newest.map(|id| id.index) <= self.marks.tail.map(|id| id.index) {
-            self.marks.committed = newest;
+        if let Some(committed) = state.committed_by(operations, self.marks.tail) {
+            self.marks.committed = committed;
             state.committed_is_new = false;
         }
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Instant;
 
 use super::*;
+use crate::consensus::log::state::{Operation, State};
 use crate::error::Code;
 
 #[tokio::test]
@@ -62,6 +63,27 @@ async fn a_new_file_whose_header_was_lost_in_a_power_cut_costs_nothing() {
         let mut store = open(dir.path());
         assert_eq!(read(&mut store, 0..=36).await, entries(1, 0..=36));
     }
+}
+
+/// A batch on its way when a new leader's entries replaced others carried the position up to which the new ones are
+/// committed, as if the old ones were.
+#[test]
+fn a_position_is_noted_as_committed_only_beside_the_very_entry() {
+    let mut state = State::default();
+    let old = Some(id(5, 9));
+    state.append(entries(5, 0..=9)).unwrap();
+    state.push(Operation::Purge { upto: id(5, 0) });
+    state.truncate(Some(id(5, 3)));
+    state.push(Operation::Truncate { after: Some(id(5, 3)) });
+    state.append(entries(3, 4..=7)).unwrap();
+    state.push(Operation::Purge { upto: id(5, 1) });
+    state.marks.committed = Some(id(3, 6));
+    assert_eq!(state.committed_by(1, old), None, "the files hold 5/6");
+    assert_eq!(state.committed_by(2, Some(id(5, 3))), None, "they hold nothing there");
+    assert_eq!(state.committed_by(3, Some(id(3, 7))), Some(Some(id(3, 6))));
+    state.finished(2);
+    assert_eq!(state.committed_by(0, Some(id(5, 3))), None);
+    assert_eq!(state.committed_by(1, Some(id(3, 7))), Some(Some(id(3, 6))));
 }
 
 #[tokio::test]
