@@ -85,6 +85,10 @@ pub const COUNTS_MAX: usize = 4;
 pub const UNDO_BYTES_MAX: usize = 256 << 20;
 /// Bytes of pages that sled keeps in its cache, as they are on disk; in memory they are two to three times as large.
 pub const SLED_CACHE_BYTES: u64 = 64 << 20;
+/// Databases that could not be closed after an error of the disk, and that a process keeps open; after that it must be restarted.
+pub const KEPT_DATABASES_MAX: usize = 8;
+/// A closed key-value store of more bytes on disk is not sealed: its records are read one by one when it is opened.
+pub const SEALED_BYTES_MAX: u64 = 1 << 30;
 /// Changed keys that the key-value store keeps in memory before they are written to sled together; as many more may be on their way
 /// there. Beyond it applying waits.
 pub const UNWRITTEN_KEYS_MAX: usize = 65_536;

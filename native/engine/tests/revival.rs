@@ -195,7 +195,8 @@ fn a_key_value_store_whose_writing_fails_behind_the_answers_comes_back_by_itself
     node.close();
 }
 
-/// sled waits for ever to close after a blob file could not be written. The node gives that store up and builds the state anew.
+/// sled waits for ever to close after a blob file could not be written, with a lock that every sled of the process needs for a
+/// batch. The node gives that store up and builds the state anew, from a snapshot, which comes in batches.
 #[test]
 fn a_key_value_store_that_sled_cannot_close_any_more_is_built_anew() {
     let cluster = Cluster::new(&["solo"]);
@@ -209,6 +210,7 @@ fn a_key_value_store_that_sled_cannot_close_any_more_is_built_anew() {
         hear.recv_timeout(LONG).unwrap().unwrap();
     };
     put("small", 1);
+    support::block_on(node.snapshot(LONG)).unwrap();
     std::fs::remove_dir_all(group.join("state/blobs")).unwrap();
     put("large", 900_000);
     eventually("the report", || !node.status().contains(":problem nil"));

@@ -140,7 +140,8 @@ impl Behind {
     }
 
     /// Ends the writer once it has written everything; waits for it, but not for ever. When it ended, it holds nothing of sled.
-    pub fn stop(&self) {
+    /// True when everything is written.
+    pub fn stop(&self) -> bool {
         let mut state = self.state.lock();
         state.stopping = true;
         self.work.notify_one();
@@ -149,14 +150,16 @@ impl Behind {
             if self.news.wait_until(&mut state, limit).timed_out() {
                 let seconds = STOP_PATIENCE.as_secs();
                 tracing::warn!("The key-value store did not write its last changes in {seconds} s; the log has them.");
-                return;
+                return false;
             }
         }
         let thread = state.thread.take();
         drop(state);
         if let Some(Err(panic)) = thread.map(JoinHandle::join) {
             tracing::error!("The writer's thread panicked: {}", panic_message(panic.as_ref()));
+            return false;
         }
+        self.failed.get().is_none()
     }
 
     fn fill(&self) -> Fill {

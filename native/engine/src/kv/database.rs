@@ -1,69 +1,59 @@
 //! sled, and letting go of it.
 //!
 //! Dropping sled's last handle writes what it has in memory, and waits for that. After a blob file (a node over about 128 KiB)
-//! could not be written, as on a full disk, it waits for ever: sled 0.34 counts that write as under way still. So the last
-//! handle is dropped by a thread of its own, and who let go waits, but not for ever.
+//! could not be written, as on a full disk, sled 0.34 counts that write as under way still and would wait for ever, with a
+//! lock held that every sled of the process needs (`concurrency_control`). Such a database is not dropped: it keeps some memory
+//! and the lock of its directory as long as the process lives, and nothing else.
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::{Condvar, Mutex};
-use sled::Db;
+use parking_lot::Mutex;
+use sled::{Db, Error};
 
-use crate::surroundings::is_inline;
+use super::record::META;
+use super::seal;
+use super::store::sled_failure;
+use crate::error::Failure;
 
-/// How long who drops the last handle waits for sled.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
-/// Longer than writing sled's memory takes on any disk that still works: then it waits for ever.
-const STUCK: Duration = Duration::from_secs(10);
+/// Databases that this process keeps for ever.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
 
-/// How far sled is with closing.
+/// How the database of a machine that was dropped ended.
 #[derive(Default)]
-pub(super) struct Closing {
-    state: Mutex<State>,
-    ended: Condvar,
+pub(super) struct Ending {
+    /// sled reported an error of the disk.
+    doubtful: AtomicBool,
+    /// It was not dropped.
+    kept: AtomicBool,
+    /// Where sled's files are to be sealed once it has closed.
+    sealed: Mutex<Option<PathBuf>>,
 }
 
-#[derive(Clone, Copy, Default)]
-enum State {
-    #[default]
-    Open,
-    Since(Instant),
-    Closed,
+impl Ending {
+    /// True when the directory stays locked as long as this process lives.
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Acquire)
+    }
+
+    /// What is in memory is whole, and goes to `dir` when sled closes.
+    pub fn seal(&self, dir: PathBuf) {
+        *self.sealed.lock() = Some(dir);
+    }
+
+    fn closed(&self) {
+        let sealed = self.sealed.lock().take();
+        if let Some(Err(error)) = sealed.map(|dir| seal::write(&dir)) {
+            tracing::warn!("The key-value store was not sealed, and takes longer to open: {error}");
+        }
+    }
 }
 
-impl Closing {
-    /// True when sled will not close, and keeps its directory locked, as long as this process lives.
-    pub fn is_stuck(&self) -> bool {
-        matches!(*self.state.lock(), State::Since(begun) if begun.elapsed() > STUCK)
-    }
-
-    /// Everybody who holds the database is about to let go.
-    pub fn begin(&self) {
-        let mut state = self.state.lock();
-        if matches!(*state, State::Open) {
-            *state = State::Since(Instant::now());
-        }
-    }
-
-    fn end(&self) {
-        *self.state.lock() = State::Closed;
-        self.ended.notify_all();
-    }
-
-    fn wait(&self) {
-        let mut state = self.state.lock();
-        let limit = Instant::now() + CLOSE_PATIENCE;
-        while !matches!(*state, State::Closed) {
-            if self.ended.wait_until(&mut state, limit).timed_out() {
-                let seconds = CLOSE_PATIENCE.as_secs();
-                tracing::warn!("sled does not close within {seconds} s; its directory stays locked until it does.");
-                return;
-            }
-        }
-    }
+/// How many databases this process keeps for ever.
+pub(super) fn kept() -> usize {
+    KEPT.load(Ordering::Acquire)
 }
 
 /// An open database; derefs to sled's own handle.
@@ -75,13 +65,21 @@ pub(super) struct Database {
 
 impl Database {
     pub fn new(db: Db) -> Arc<Database> {
-        let last = Last { db: Some(db.clone()), closing: Arc::default() };
+        let last = Last { db: Some(db.clone()), ending: Arc::default() };
         Arc::new(Database { db, last })
     }
 
-    /// What tells whether it closed, once it was dropped.
-    pub fn closing(&self) -> Arc<Closing> {
-        self.last.closing.clone()
+    /// What will say how it ended.
+    pub fn ending(&self) -> Arc<Ending> {
+        self.last.ending.clone()
+    }
+
+    /// What sled reported while `doing` something with this database.
+    pub fn failure(&self, doing: &str, error: &Error) -> Failure {
+        if matches!(error, Error::Io(_)) {
+            self.last.ending.doubtful.store(true, Ordering::Release);
+        }
+        sled_failure(doing, error)
     }
 }
 
@@ -93,27 +91,27 @@ impl Deref for Database {
     }
 }
 
-/// Drops the last handle.
+/// Drops the last handle, or keeps it.
 struct Last {
     db: Option<Db>,
-    closing: Arc<Closing>,
+    ending: Arc<Ending>,
 }
 
 impl Drop for Last {
     fn drop(&mut self) {
-        let (Some(db), closing) = (self.db.take(), self.closing.clone()) else { return };
-        closing.begin();
-        let close = move || {
-            drop(db);
-            closing.end();
-        };
-        if is_inline() {
-            return close();
+        let Some(db) = self.db.take() else { return };
+        if self.ending.doubtful.load(Ordering::Acquire) && takes_writes(&db) {
+            std::mem::forget(db);
+            KEPT.fetch_add(1, Ordering::AcqRel);
+            self.ending.kept.store(true, Ordering::Release);
+            return;
         }
-        match thread::Builder::new().name("quorate-sled-close".into()).spawn(close) {
-            Ok(_) => self.closing.wait(),
-            // The closure was dropped with what it held.
-            Err(_) => self.closing.end(),
-        }
+        drop(db);
+        self.ending.closed();
     }
+}
+
+/// Whether sled goes on after an error: where it knows of it, it takes no more writes, and does not wait for those that failed.
+fn takes_writes(db: &Db) -> bool {
+    db.insert(META, &[]).is_ok()
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sled::IVec;
 
 use super::behind::{Behind, Drive};
-use super::database::{Closing, Database};
+use super::database::{Database, Ending};
 use super::execute::execute;
 use super::layers::{self, Layers};
 use super::merged::Merged;
@@ -21,7 +21,7 @@ use super::recover::{self, Recovered};
 use super::shared::{Mode, Shared};
 use super::snapshot::KvFrozen;
 use super::store::Store;
-use crate::error::{Code, Failure};
+use crate::error::Failure;
 use crate::machine::{Alarm, Applied, Committed, Frozen, Note, Reviver, StateMachine};
 use crate::surroundings::is_inline;
 
@@ -195,8 +195,8 @@ impl StateMachine for KvMachine {
     }
 
     fn reviver(&self) -> Option<Box<dyn Reviver>> {
-        let (dir, shared, closing) = (self.dir.clone(), self.shared.clone(), self.db.closing());
-        Some(Box::new(KvReviver { dir, shared, closing }))
+        let (dir, shared, ending) = (self.dir.clone(), self.shared.clone(), self.db.ending());
+        Some(Box::new(KvReviver { dir, shared, ending }))
     }
 }
 
@@ -210,16 +210,13 @@ struct KvReviver {
     dir: PathBuf,
     shared: Arc<Shared>,
     /// Of the one that failed.
-    closing: Arc<Closing>,
+    ending: Arc<Ending>,
 }
 
 impl Reviver for KvReviver {
     fn revive(&mut self) -> Result<Box<dyn StateMachine>, Failure> {
         self.shared.visible.write().mode = Mode::Broken("it is being opened again.".into());
-        let recovered = match recover::open(&self.dir) {
-            Err(failure) if failure.code == Code::Locked && self.closing.is_stuck() => recover::replace(&self.dir)?,
-            other => other?,
-        };
+        let recovered = if self.ending.is_kept() { recover::replace(&self.dir)? } else { recover::open(&self.dir)? };
         Ok(Box::new(KvMachine::over_again(recovered, self.shared.clone())?))
     }
 }
@@ -227,8 +224,9 @@ impl Reviver for KvReviver {
 impl Drop for KvMachine {
     fn drop(&mut self) {
         self.shared.undo.lose_all(&Failure::closed());
-        self.db.closing().begin();
-        self.behind.stop();
+        if self.behind.stop() && self.broken.is_none() {
+            self.db.ending().seal(self.dir.clone());
+        }
         let mut visible = self.shared.visible.write();
         // One that failed may be opened again.
         if !matches!(visible.mode, Mode::Broken(_)) {

@@ -4,10 +4,10 @@ use std::collections::btree_map::Range;
 use std::iter::Peekable;
 use std::ops::Bound;
 
-use sled::{Db, IVec};
+use sled::IVec;
 
+use super::database::Database;
 use super::layers::Slots;
-use super::store::sled_failure;
 use crate::error::Failure;
 
 /// An entry as it lies in sled, or will: full key and stored bytes.
@@ -17,27 +17,27 @@ pub(super) type Stored = (IVec, IVec);
 pub(super) struct Merged<'a> {
     /// The newest first.
     layers: Vec<Peekable<Range<'a, IVec, Option<IVec>>>>,
-    sled: Option<sled::Iter>,
+    sled: Option<(sled::Iter, &'a Database)>,
     /// What comes next in sled.
     lower: Option<Stored>,
 }
 
 impl<'a> Merged<'a> {
     /// The entries of `from..end` in `layers`, the newest first, over `db`.
-    pub fn over(layers: impl Iterator<Item = &'a Slots>, db: &Db, from: &[u8], end: &[u8]) -> Merged<'a> {
+    pub fn over(layers: impl Iterator<Item = &'a Slots>, db: &'a Database, from: &[u8], end: &[u8]) -> Merged<'a> {
         if from >= end {
             return Merged { layers: Vec::new(), sled: None, lower: None };
         }
         let range = (Bound::Included(from), Bound::Excluded(end));
         let layers = layers.map(|slots| slots.range::<[u8], _>(range).peekable()).collect();
-        Merged { layers, sled: Some(db.range::<&[u8], _>(range)), lower: None }
+        Merged { layers, sled: Some((db.range::<&[u8], _>(range), db)), lower: None }
     }
 
     fn look_below(&mut self) -> Result<(), Failure> {
         if self.lower.is_none()
-            && let Some(sled) = &mut self.sled
+            && let Some((sled, db)) = &mut self.sled
         {
-            self.lower = sled.next().transpose().map_err(|error| sled_failure("Reading the store", &error))?;
+            self.lower = sled.next().transpose().map_err(|error| db.failure("Reading the store", &error))?;
             if self.lower.is_none() {
                 self.sled = None;
             }

@@ -23,6 +23,7 @@ mod panics;
 mod reader;
 mod record;
 mod recover;
+mod seal;
 mod shared;
 mod snapshot;
 mod store;

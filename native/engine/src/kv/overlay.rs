@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 
-use sled::{Db, IVec};
+use sled::IVec;
 
+use super::database::Database;
 use super::history::Change;
 use super::layers;
 use super::record::{DATA, Digest, Record, fingerprint};
 use super::shared::Shared;
-use super::store::sled_failure;
 use crate::error::Failure;
 
 /// One key that a command looked at.
@@ -22,7 +22,7 @@ struct Slot {
 /// A layer over everything else for the length of one `apply` call.
 pub(super) struct Overlay<'a> {
     shared: &'a Shared,
-    db: &'a Db,
+    db: &'a Database,
     slots: HashMap<IVec, Slot>,
     changes: Vec<Change>,
     key_scratch: Vec<u8>,
@@ -40,7 +40,7 @@ pub(super) struct Effects {
 }
 
 impl<'a> Overlay<'a> {
-    pub fn new(shared: &'a Shared, db: &'a Db, commands: usize) -> Overlay<'a> {
+    pub fn new(shared: &'a Shared, db: &'a Database, commands: usize) -> Overlay<'a> {
         let (slots, changes) = (HashMap::with_capacity(commands), Vec::with_capacity(commands));
         Overlay { shared, db, slots, changes, key_scratch: Vec::new(), value_scratch: Vec::new() }
     }
@@ -87,7 +87,7 @@ impl<'a> Overlay<'a> {
                 let found = self.shared.visible.read().layers.find(&full);
                 let before = match found {
                     Some(stored) => stored,
-                    None => self.db.get(&full).map_err(|error| sled_failure("Reading an entry", &error))?,
+                    None => self.db.get(&full).map_err(|error| self.db.failure("Reading an entry", &error))?,
                 };
                 place.insert(Slot { now: before.clone(), before, changed: false })
             }

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 
 use sled::Batch;
 
+use super::database;
 use super::panics::panic_message;
-use super::record::{DATA, Digest, META, Meta, NOTE, Phase, Record, fingerprint};
-use super::store::{Store, sled_failure, sync_dir};
+use super::record::{DATA, Digest, META, Meta, NOTE, NOTE_END, Phase, Record, fingerprint};
+use super::seal;
+use super::store::{Store, sync_dir};
 use crate::error::{Code, Failure};
-use crate::limits::SET_ASIDE_MAX;
+use crate::limits::{KEPT_DATABASES_MAX, SET_ASIDE_MAX};
 use crate::surroundings::wall_ms;
 
 /// An open store, whole, and what is known of it.
@@ -37,10 +39,14 @@ pub(super) fn open(dir: &Path) -> Result<Recovered, Failure> {
     start_empty(dir, &damage)
 }
 
-/// Sets the store in `dir`, which sled does not let go of, aside, and makes an empty one. Fails with `Io`.
+/// Sets the store in `dir`, which this process keeps open for ever, aside, and makes an empty one. Fails with `Io`, and with
+/// `Unavailable` when that happened too often.
 pub(super) fn replace(dir: &Path) -> Result<Recovered, Failure> {
-    let stuck = "sled could not write the store, and waits for ever to close it.";
-    start_empty(dir, &Failure::new(Code::Io, stuck))
+    if database::kept() > KEPT_DATABASES_MAX {
+        let message = "sled failed too often, and keeps memory that only a new process has back: restart this one.";
+        return Err(Failure::new(Code::Unavailable, message));
+    }
+    start_empty(dir, &Failure::new(Code::Io, "sled could not write a part of the store, and cannot close it any more."))
 }
 
 fn start_empty(dir: &Path, damage: &Failure) -> Result<Recovered, Failure> {
@@ -52,13 +58,14 @@ fn start_empty(dir: &Path, damage: &Failure) -> Result<Recovered, Failure> {
 }
 
 fn attempt(dir: &Path) -> Result<Recovered, Failure> {
-    let opened = catch_unwind(AssertUnwindSafe(|| load(Store::open(dir)?)));
+    let sealed = seal::take(dir);
+    let opened = catch_unwind(AssertUnwindSafe(|| load(Store::open(dir)?, sealed)));
     opened.unwrap_or_else(|panic| {
         Err(Failure::new(Code::Corrupt, format!("sled panicked at open: {}.", panic_message(panic.as_ref()))))
     })
 }
 
-fn load(mut store: Store) -> Result<Recovered, Failure> {
+fn load(mut store: Store, sealed: bool) -> Result<Recovered, Failure> {
     let meta = store.load_meta()?;
     if meta.batches < store.durable_batches() {
         let (found, durable) = (meta.batches, store.durable_batches());
@@ -73,7 +80,7 @@ fn load(mut store: Store) -> Result<Recovered, Failure> {
         return Ok(Recovered { store, meta, notes: HashMap::new(), reset: None });
     }
     let meta = store.finish_layers(meta)?;
-    let notes = verify(&store, &meta)?;
+    let notes = if sealed { read_notes(&store, &meta)? } else { verify(&store, &meta)? };
     Ok(Recovered { store, meta, notes, reset: None })
 }
 
@@ -81,7 +88,7 @@ fn load(mut store: Store) -> Result<Recovered, Failure> {
 fn verify(store: &Store, meta: &Meta) -> Result<HashMap<Vec<u8>, u64>, Failure> {
     let (mut entries, mut noted, mut notes) = (Digest::default(), Digest::default(), HashMap::new());
     for item in store.db.iter() {
-        let (key, stored) = item.map_err(|error| sled_failure("Verifying the store", &error))?;
+        let (key, stored) = item.map_err(|error| store.db.failure("Verifying the store", &error))?;
         let print = fingerprint(&key, &stored);
         match key.first() {
             Some(&DATA) => {
@@ -102,6 +109,21 @@ fn verify(store: &Store, meta: &Meta) -> Result<HashMap<Vec<u8>, u64>, Failure> 
             Code::Corrupt,
             format!("The store's records do not match its digest ({found} entries, {expected} expected)."),
         ));
+    }
+    Ok(notes)
+}
+
+/// The notes of a store whose entries are known to be whole. Fails with `Corrupt`.
+fn read_notes(store: &Store, meta: &Meta) -> Result<HashMap<Vec<u8>, u64>, Failure> {
+    let (mut noted, mut notes) = (Digest::default(), HashMap::new());
+    for item in store.db.range([NOTE]..[NOTE_END]) {
+        let (key, stored) = item.map_err(|error| store.db.failure("Reading the store's notes", &error))?;
+        let print = fingerprint(&key, &stored);
+        noted.add(print);
+        notes.insert(key[1..].to_vec(), print);
+    }
+    if noted != meta.notes {
+        return Err(Failure::new(Code::Corrupt, "The store's notes do not match their digest."));
     }
     Ok(notes)
 }

@@ -10,7 +10,6 @@ use super::database::Database;
 use super::hub::Hub;
 use super::layers::Layers;
 use super::merged::Merged;
-use super::store::sled_failure;
 use super::undo::UndoLogs;
 use crate::error::{Code, Failure};
 
@@ -77,7 +76,7 @@ impl View<'_> {
     pub fn get(&self, key: &[u8]) -> Result<Option<IVec>, Failure> {
         match self.layers.find(key) {
             Some(stored) => Ok(stored),
-            None => self.db.get(key).map_err(|error| sled_failure("Reading an entry", &error)),
+            None => self.db.get(key).map_err(|error| self.db.failure("Reading an entry", &error)),
         }
     }
 

@@ -15,7 +15,8 @@ use crate::error::{Code, Failure};
 /// when the log holds another one as committed, with `Io`.
 pub async fn beyond(log: &mut LogStore, applied: Option<LogId>) -> Result<Option<LogId>, Failure> {
     let extent = log.extent();
-    let Some(applied) = applied.filter(|applied| extent.purged.is_none_or(|purged| purged.index < applied.index)) else {
+    let Some(applied) = applied.filter(|applied| extent.purged.is_none_or(|purged| purged.index < applied.index))
+    else {
         return Ok(None);
     };
     let reading = |error| Failure::io("Reading the log", &error);
@@ -26,7 +27,9 @@ pub async fn beyond(log: &mut LogStore, applied: Option<LogId>) -> Result<Option
     }
     let committed = log.read_committed().await.map_err(reading)?;
     match held {
-        Some(held) if committed.is_some_and(|committed| committed.index >= held.index) => Err(contradiction(held, applied)),
+        Some(held) if committed.is_some_and(|committed| committed.index >= held.index) => {
+            Err(contradiction(held, applied))
+        }
         _ => Ok(Some(applied)),
     }
 }

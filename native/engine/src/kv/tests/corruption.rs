@@ -25,19 +25,6 @@ fn fill(dir: &Path) {
     machine.checkpoint().unwrap();
 }
 
-/// sled itself, as soon as a store that was just closed has let go of its lock: a thread of sled's holds it a moment longer.
-fn raw(dir: &Path) -> sled::Db {
-    for _ in 0..500 {
-        match sled::open(dir) {
-            Err(sled::Error::Io(error)) if error.to_string().contains("lock") => {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-            opened => return opened.unwrap(),
-        }
-    }
-    panic!("the lock of {} stays", dir.display());
-}
-
 fn asides(dir: &Path) -> usize {
     let items = fs::read_dir(dir.parent().unwrap()).unwrap();
     items.filter(|item| item.as_ref().unwrap().file_name().to_string_lossy().contains("state.corrupt-")).count()

@@ -3,6 +3,7 @@
 mod behind;
 mod corruption;
 mod model;
+mod seal;
 mod snapshots;
 mod support;
 mod watches;

@@ -191,3 +191,16 @@ pub fn copy_store(from: &Path, to: &Path) {
         }
     }
 }
+
+/// sled itself, as soon as a store that was just closed has let go of its lock: a thread of sled's holds it a moment longer.
+pub fn raw(dir: &Path) -> sled::Db {
+    for _ in 0..500 {
+        match sled::open(dir) {
+            Err(sled::Error::Io(error)) if error.to_string().contains("lock") => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the lock of {} stays", dir.display());
+}
