@@ -1,5 +1,5 @@
 # The commands of this project. Each says what it lacks and stops; `make deps` installs it where it can.
-.PHONY: help deps build test verify fix repl demo cluster jar clean bench bench-report bench-drop-in powercut torture damage full soak fuzz verify-data sim mutants
+.PHONY: help deps build test verify fix repl demo cluster jar clean bench bench-report bench-drop-in powercut torture damage eio full soak fuzz verify-data sim mutants
 .DEFAULT_GOAL := help
 
 help:    ## what there is
@@ -42,6 +42,8 @@ fuzz:    ## try everything that reads bytes with damaged input: SECONDS=60 a rea
 torture:    ## kill, pause, part and wipe processes; check the history: MINUTES=5 SEED= CLIENTS= KEYS= KILLS=percent
 	@$(CRASH) torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(CLIENTS),--clients $(CLIENTS)) \
 	    $(if $(KEYS),--keys $(KEYS)) $(if $(KILLS),--kills $(KILLS))
+eio:    ## have a node's disk report I/O errors, at log, store and snapshot (strace): CYCLES=12 SEED=
+	@$(CRASH) eio --cycles $(or $(CYCLES),12) $(if $(SEED),--seed $(SEED))
 full:    ## fill a node's disk and free it again (root): CYCLES=10 SEED=
 	@$(CRASH) full --cycles $(or $(CYCLES),10) $(if $(SEED),--seed $(SEED))
 soak:    ## three nodes under full load, memory and disk over time: MINUTES=10

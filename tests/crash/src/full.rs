@@ -13,11 +13,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use quorate_engine::Failure;
 use serde::Serialize;
 
-use crate::cluster::{Cluster, Tuning, eventually, wait_for_writes};
+use crate::cluster::{Cluster, Tuning, wait_for_writes};
+use crate::comeback::{self, BACK};
 use crate::disk::Disk;
-use crate::ledger::{Ledger, PREFIX};
+use crate::ledger::Ledger;
 use crate::load::Load;
-use crate::process::{self, Answer, problem};
+use crate::process;
 use crate::rng::Rng;
 use crate::tally::Tally;
 use crate::workdir::WorkDir;
@@ -28,12 +29,8 @@ const SMALL_BYTES: u64 = 64 << 20;
 const TIGHT: usize = 0;
 /// How long the disk stays full, in milliseconds.
 const FULL_MS: (u64, u64) = (6_000, 12_000);
-/// How long the node may take until it says that its disk is full, under load.
-const NOTICE: Duration = Duration::from_secs(20);
 /// How long the others may take to elect a leader and acknowledge a write.
 const OTHERS: Duration = Duration::from_secs(10);
-/// How long the node may take to be whole again once there is room.
-const BACK: Duration = Duration::from_secs(60);
 /// Terms that may begin while a disk is full for a few seconds: the leader goes, now and then a vote is split.
 const TERMS_MAX: u64 = 8;
 const CLIENTS: u64 = 6;
@@ -150,7 +147,7 @@ impl Trial {
         let mut load = Load::start(&self.ledger, &all, CLIENTS, rng)?;
         self.disk.fill()?;
         let begun = Instant::now();
-        let noticed = self.wait_for_word(&all[TIGHT]);
+        let noticed = comeback::says(&all[TIGHT], "No space left");
         wait_for_writes(&all[1], OTHERS)?;
         let before = self.ledger.acknowledged();
         let restart = rng.chance(30);
@@ -176,56 +173,23 @@ impl Trial {
         }
         self.disk.free()?;
         drop(load);
-        noticed?;
+        let sentence = noticed?;
+        if !self.report.said.contains(&sentence) {
+            self.report.said.push(sentence);
+        }
         self.back()?;
         self.report.cycles += 1;
         Ok(())
     }
 
-    /// Waits until the node says that it has no room.
-    fn wait_for_word(&mut self, process: &process::Process) -> Result<(), Failure> {
-        let mut last = Answer::Unknown;
-        let said = eventually(NOTICE, || {
-            last = process.call("status", process::PATIENCE);
-            matches!(&last, Answer::Ok(status) if problem(status).is_some_and(|said| said.contains("No space left")))
-        });
-        match &last {
-            Answer::Ok(status) if said => {
-                let sentence = problem(status).unwrap_or_default().to_string();
-                if !self.report.said.contains(&sentence) {
-                    self.report.said.push(sentence);
-                }
-                Ok(())
-            }
-            other => {
-                Err(Failure::internal(format!("In {NOTICE:?} the node does not say that it has no room: {other:?}")))
-            }
-        }
-    }
-
     /// The node must acknowledge a write, say that nothing is wrong, and have everything.
     fn back(&mut self) -> Result<(), Failure> {
-        let begun = Instant::now();
         if self.cluster.members[TIGHT].process.is_none() {
             self.cluster.start(&[TIGHT])?;
         }
-        let process = self.cluster.process(TIGHT)?;
-        wait_for_writes(&process, BACK)?;
-        let mut status = Answer::Unknown;
-        let well = eventually(BACK, || {
-            status = process.call("status", process::PATIENCE);
-            matches!(&status, Answer::Ok(status) if problem(status).is_none())
-        });
-        if !well {
-            return Err(Failure::internal(format!("There is room for {BACK:?}, and the node says: {status:?}")));
-        }
-        self.report.longest_return_ms = self.report.longest_return_ms.max(begun.elapsed().as_millis() as u64);
-        for at in 0..3 {
-            let entries = self.cluster.entries(at, PREFIX, BACK)?;
-            let name = &self.cluster.members[at].name;
-            let (_, wrong) = self.ledger.check(&entries);
-            self.report.wrong.extend(wrong.into_iter().map(|sentence| format!("{name}: {sentence}")));
-        }
+        let (took, wrong) = comeback::whole_again(&self.cluster, &self.ledger, TIGHT)?;
+        self.report.longest_return_ms = self.report.longest_return_ms.max(took.as_millis() as u64);
+        self.report.wrong.extend(wrong);
         Ok(())
     }
 

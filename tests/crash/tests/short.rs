@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quorate_crash::{damage, disk, full, powercut, soak, torture};
+use quorate_crash::{damage, disk, eio, full, powercut, soak, torture};
 
 fn program() -> PathBuf {
     env!("CARGO_BIN_EXE_crash-node").into()
@@ -66,6 +66,21 @@ fn a_node_whose_disk_was_full_comes_back_by_itself() {
     let report = full::run(&plan, &|line| println!("{line}")).unwrap();
     assert_eq!(report.wrong, Vec::<String>::new());
     assert!(report.cycles == 1 && !report.said.is_empty() && report.acknowledged > 0, "{report:?}");
+}
+
+#[test]
+fn a_node_whose_disk_reports_errors_comes_back_by_itself() {
+    if let Some(why) = eio::missing() {
+        writeln!(std::io::stderr(), "skipped: {why}").unwrap();
+        return;
+    }
+    let (base, stop) = (base("eio"), Arc::new(AtomicBool::new(false)));
+    let tally = base.join("tally.jsonl");
+    let plan = eio::Plan { program: program(), base, tally, cycles: 3, seed: seed(), stop };
+    let report = eio::run(&plan, &|line| println!("{line}")).unwrap();
+    assert_eq!(report.wrong, Vec::<String>::new());
+    let places: Vec<_> = report.said.iter().map(|(place, _)| *place).collect();
+    assert!(eio::PLACES.iter().all(|place| places.contains(place)) && report.acknowledged > 0, "{report:?}");
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! `crash powercut|damage|full|soak|torture [--NAME VALUE]…`: see `tests/README.md`.
+//! `crash powercut|damage|full|eio|soak|torture [--NAME VALUE]…`: see `tests/README.md`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quorate_crash::options::Options;
-use quorate_crash::{damage, disk, full, powercut, soak, torture, workdir};
+use quorate_crash::{damage, disk, eio, full, powercut, soak, torture, workdir};
 use quorate_engine::Failure;
 
 fn main() -> ExitCode {
@@ -15,8 +15,9 @@ fn main() -> ExitCode {
         Some("torture") => torture_main(&words[1..]),
         Some("soak") => soak_main(&words[1..]),
         Some("full") => full_main(&words[1..]),
+        Some("eio") => eio_main(&words[1..]),
         Some("damage") => damage_main(&words[1..]),
-        _ => Err(Failure::invalid("Say what: powercut, damage, full, soak or torture.")),
+        _ => Err(Failure::invalid("Say what: powercut, damage, full, eio, soak or torture.")),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -76,6 +77,21 @@ fn full_main(words: &[String]) -> Result<bool, Failure> {
     let (tally, stop) = (base.join("tally.jsonl"), workdir::stop_flag()?);
     let report = full::run(&full::Plan { program, base, tally, cycles, seed, stop }, &|line| println!("{line}"))?;
     report.said.iter().for_each(|sentence| println!("it said: {sentence}"));
+    println!("{report}");
+    Ok(report.wrong.is_empty())
+}
+
+fn eio_main(words: &[String]) -> Result<bool, Failure> {
+    let mut options = Options::read(words)?;
+    let (program, base, seed) = common(&mut options)?;
+    let cycles = options.number("cycles", 12)?;
+    options.end()?;
+    if let Some(why) = eio::missing() {
+        return Err(Failure::invalid(format!("Disks cannot fail here: {why}.")));
+    }
+    let (tally, stop) = (base.join("tally.jsonl"), workdir::stop_flag()?);
+    let report = eio::run(&eio::Plan { program, base, tally, cycles, seed, stop }, &|line| println!("{line}"))?;
+    report.said.iter().for_each(|(place, sentence)| println!("{place:?}: it said: {sentence}"));
     println!("{report}");
     Ok(report.wrong.is_empty())
 }

@@ -51,9 +51,9 @@ impl Seen {
 
     fn sync(&self, sync: impl Fn() -> io::Result<()>) {
         let begin = Instant::now();
-        let mut outcome = sync();
+        let mut outcome = sync().map_err(explained);
         if planted::is(Defect::SyncErrorRetried) && outcome.is_err() {
-            outcome = sync();
+            outcome = sync().map_err(explained);
         }
         let took_us = begin.elapsed().as_micros() as u64;
         self.syncs.fetch_add(1, Ordering::Relaxed);
@@ -96,11 +96,11 @@ impl<F: FileSystem> FileSystem for Guard<F> {
     type Writer = GuardedWriter<F::Writer>;
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<Self::Handle> {
-        Ok(self.handle(path.as_ref(), self.inner.create(path.as_ref())?))
+        Ok(self.handle(path.as_ref(), self.inner.create(path.as_ref()).map_err(explained)?))
     }
 
     fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<Self::Handle> {
-        Ok(self.handle(path.as_ref(), self.inner.open(path.as_ref(), permission)?))
+        Ok(self.handle(path.as_ref(), self.inner.open(path.as_ref(), permission).map_err(explained)?))
     }
 
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
@@ -156,7 +156,7 @@ impl<W: Write + Seek> Write for GuardedWriter<W> {
         if let Some(seq) = self.seq {
             self.seen.current.store(seq, Ordering::Relaxed);
         }
-        match self.inner.write(data) {
+        match self.inner.write(data).map_err(explained) {
             Err(full) if planted::is(Defect::FullDiskSwallowed) && full.kind() == io::ErrorKind::StorageFull => {
                 self.inner.seek(SeekFrom::Current(data.len() as i64)).map(|_| data.len())
             }
@@ -181,8 +181,15 @@ impl<W: WriteExt> WriteExt for GuardedWriter<W> {
     }
 
     fn allocate(&mut self, offset: usize, size: usize) -> io::Result<()> {
-        self.inner.allocate(offset, size)
+        self.inner.allocate(offset, size).map_err(explained)
     }
+}
+
+/// `error` of the call that failed just now, with the operating system's word for it, which raft-engine leaves out.
+pub(super) fn explained(error: io::Error) -> io::Error {
+    let last = io::Error::last_os_error();
+    let same = error.raw_os_error().is_none() && last.kind() == error.kind() && last.raw_os_error() != Some(0);
+    if same { io::Error::new(error.kind(), format!("{error}: {last}")) } else { error }
 }
 
 /// The file at `path`, or its first `most` bytes.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use super::env::{FileSystem, Handle, Permission};
 use super::files::{append_name, append_seq};
-use super::guard::{read_file, read_into};
+use super::guard::{explained, read_file, read_into};
 use super::marks::{self, Marks};
 use super::state::corrupt;
 use crate::error::Failure;
@@ -185,7 +185,7 @@ pub(super) fn write_again<F: FileSystem>(file_system: &F, examined: &[Examined])
         let batches = file.found.after(synced);
         if age < 2 || !batches.is_empty() {
             write_file_again(file_system, &file.path, batches)
-                .map_err(|error| Failure::io(format!("Writing {} again", file.path.display()), &error))?;
+                .map_err(|error| Failure::io(format!("Writing {} again", file.path.display()), &explained(error)))?;
         }
     }
     Ok(())
