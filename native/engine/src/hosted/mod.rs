@@ -83,6 +83,7 @@ pub fn pair(
     scratch: PathBuf,
     snapshot_timeout: Duration,
     bounds: Bounds,
+    spin: Duration,
 ) -> Result<(HostedMachine, Arc<Host>), Failure> {
     // Whatever lies there is from a process that ended: no host reads or writes it any more.
     match std::fs::remove_dir_all(&scratch) {
@@ -93,7 +94,7 @@ pub fn pair(
     }
     std::fs::create_dir_all(&scratch).map_err(|error| Failure::io(format!("Making {}", scratch.display()), &error))?;
     let host = Arc::new(Host {
-        queue: RecordQueue::new(bounds.commands),
+        queue: RecordQueue::new(bounds.commands).awake(spin),
         window: Mutex::default(),
         changed: Notify::new(),
         bounds,
