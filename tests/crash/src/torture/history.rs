@@ -9,6 +9,7 @@ use std::time::Duration;
 use quorate_engine::Failure;
 use serde::{Deserialize, Serialize};
 
+use super::porcupine;
 use crate::linear::{ABSENT, Act, Operation, Value, Verdict, check, relevant};
 
 /// How an operation ended.
@@ -74,7 +75,18 @@ fn judge_key(key: &str, lines: &[&Line]) -> Option<String> {
     let operations: Option<Vec<Operation>> = lines.iter().map(|line| operation(line, &mut values)).collect();
     let Some(operations) = operations else { return Some(format!("{key}: the history has a line without sense.")) };
     let relevant = relevant(&operations);
-    match check(&relevant) {
+    let found = check(&relevant);
+    match (porcupine::decide(&relevant), &found) {
+        (Some(true), Verdict::Linearizable | Verdict::TooHard) => return None,
+        (Some(true), Verdict::Violation(_)) => {
+            return Some(format!("{key}: porcupine-rs finds an order, the search none."));
+        }
+        (Some(false), Verdict::Linearizable) => {
+            return Some(format!("{key}: porcupine-rs finds no order, the search one."));
+        }
+        (None, _) | (Some(false), _) => {}
+    }
+    match found {
         Verdict::Linearizable => None,
         Verdict::TooHard => Some(format!("{key}: {} operations are too hard to check.", relevant.len())),
         Verdict::Violation(at) => {

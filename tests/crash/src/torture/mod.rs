@@ -8,6 +8,7 @@ pub mod clients;
 pub mod clock;
 pub mod faults;
 pub mod history;
+mod porcupine;
 pub mod proxy;
 
 use std::collections::{BTreeMap, BTreeSet};
