@@ -3,8 +3,7 @@
   (:require [clojure.test :refer [deftest is]]
             [quorate.impl.runner :as runner])
   (:import (java.util.concurrent CountDownLatch TimeUnit)
-           (java.util.concurrent.atomic AtomicLong)
-           (java.util.concurrent.locks LockSupport)))
+           (java.util.concurrent.atomic AtomicLong)))
 
 (set! *warn-on-reflection* true)
 
@@ -23,17 +22,6 @@
     (runner/stop! r 10000)
     (run! #(deref % 10000 nil) offers)
     [(.get taken) (.get ran)]))
-
-(deftest who-waits-awake-runs-everything-in-order
-  (doseq [window-us [0 300]]
-    (let [r   (runner/runner "runner-test" 100000 window-us)
-          ran (atom [])]
-      (dotimes [i 2000]
-        (is (true? (runner/offer! r (fn [] (swap! ran conj i)))))
-        (when (zero? (long (mod i 7)))
-          (LockSupport/parkNanos (* 1000 (long (mod i 500))))))
-      (is (true? (runner/stop! r 10000)))
-      (is (= (range 2000) @ran)))))
 
 (deftest what-is-taken-runs-even-while-the-runner-is-stopped
   (dotimes [_ 2000]

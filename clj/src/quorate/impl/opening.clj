@@ -30,8 +30,6 @@
   leader events."
   16384)
 
-(def ^:private ^:const spin-us "For how long the callbacks' thread waits awake: the engine's default for its own." 300)
-
 ;; ------------------------------------------------------------------------------------------------------ events
 
 (defn- changed-by
@@ -118,7 +116,7 @@
         others     (vec (remove #{this} (config/names config)))
         leadership (atom {:status :follower, :leader nil, :term 0})
         base       {:config config, :this-server this, :other-servers others}
-        callbacks  (runner/runner (str "quorate-callbacks-" text) Integer/MAX_VALUE (:spin-us config spin-us))
+        callbacks  (runner/runner (str "quorate-callbacks-" text) Integer/MAX_VALUE)
         pool       (lanes/pool (str "quorate-lane-" text))]
     (node/runtime
      (merge base

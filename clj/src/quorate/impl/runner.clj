@@ -5,8 +5,7 @@
   `quorate.impl.pending`) and a number for everything else."
   (:require [clojure.tools.logging :as log])
   (:import (java.util.concurrent LinkedBlockingQueue)
-           (java.util.concurrent.atomic AtomicBoolean)
-           (quorate.impl Awake)))
+           (java.util.concurrent.atomic AtomicBoolean)))
 
 (set! *warn-on-reflection* true)
 
@@ -27,23 +26,20 @@
   (doto (Thread. f thread-name)
     (.setDaemon true)))
 
-(defn- run-loop [^LinkedBlockingQueue tasks ^Awake awake]
+(defn- run-loop [^LinkedBlockingQueue tasks]
   (loop []
-    (let [task (.take awake tasks)]
+    (let [task (.take tasks)]
       (when-not (identical? ::end task)
         (guarded "A callback threw." (task))
         (recur)))))
 
 (defn runner
-  "A running thread named `thread-name` whose queue holds at most `capacity` tasks. It waits awake for `window-us` microseconds at a
-  time (0 when not given) before it sleeps."
-  ([thread-name capacity] (runner thread-name capacity 0))
-  ([thread-name capacity window-us]
-   (let [tasks  (LinkedBlockingQueue. (int capacity))
-         awake  (Awake. (* 1000 (long window-us)))
-         thread (daemon thread-name (fn [] (run-loop tasks awake)))]
-     (.start thread)
-     (Runner. thread tasks (AtomicBoolean.)))))
+  "A running thread named `thread-name` whose queue holds at most `capacity` tasks."
+  [thread-name capacity]
+  (let [tasks  (LinkedBlockingQueue. (int capacity))
+        thread (daemon thread-name (fn [] (run-loop tasks)))]
+    (.start thread)
+    (Runner. thread tasks (AtomicBoolean.))))
 
 (defn offer!
   "Queues `task`, a function without arguments. Returns false when the queue is full or the runner is stopping; never waits."

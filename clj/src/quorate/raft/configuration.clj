@@ -33,7 +33,7 @@
       :log-keep-entries    log entries kept before a snapshot for followers that lag (20000; with :snapshot-write
                        :log-history (10) times :snapshot-threshold, at least 1000)
       :retry-ms        pause between attempts to find the cluster (250)
-      :spin-us         how long a thread of the node that has just worked waits awake for more, in microseconds (300; 0: it sleeps
+      :spin-us         how long a thread of the engine that has just worked waits awake for more, in microseconds (300; 0: it sleeps
                        at once, which spares processors and makes each write wait for several wake-ups)
       :leader-change-fn  a leader watch from the very start; see `add-leader-watch`
       :close-fn        called at the end of `close`, without arguments

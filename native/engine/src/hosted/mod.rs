@@ -83,7 +83,6 @@ pub fn pair(
     scratch: PathBuf,
     snapshot_timeout: Duration,
     bounds: Bounds,
-    spin: Duration,
 ) -> Result<(HostedMachine, Arc<Host>), Failure> {
     // Whatever lies there is from a process that ended: no host reads or writes it any more.
     match std::fs::remove_dir_all(&scratch) {
@@ -94,7 +93,7 @@ pub fn pair(
     }
     std::fs::create_dir_all(&scratch).map_err(|error| Failure::io(format!("Making {}", scratch.display()), &error))?;
     let host = Arc::new(Host {
-        queue: RecordQueue::new(bounds.commands).awake(spin),
+        queue: RecordQueue::new(bounds.commands),
         window: Mutex::default(),
         changed: Notify::new(),
         bounds,

@@ -131,7 +131,7 @@ fn open_machine(
         }
         Machine::Hosted => {
             let timeout = Duration::from_millis(config.snapshot_timeout_ms);
-            let (machine, host) = hosted::pair(directory.join("exchange"), timeout, bounds, config.spin())?;
+            let (machine, host) = hosted::pair(directory.join("exchange"), timeout, bounds)?;
             Ok((Box::new(machine), Sides { reader: None, host: Some(host) }))
         }
         Machine::Own(machine) => Ok((machine, Sides::default())),

@@ -41,8 +41,8 @@ struct Events {
 }
 
 impl Events {
-    fn new(server: String, spin: Duration) -> Events {
-        let queue = RecordQueue::with_aside(EVENTS_MAX, DATAGRAMS_MAX, DATAGRAMS_BYTES_MAX).awake(spin);
+    fn new(server: String) -> Events {
+        let queue = RecordQueue::with_aside(EVENTS_MAX, DATAGRAMS_MAX, DATAGRAMS_BYTES_MAX);
         Events { server, queue, refused: AtomicBool::new(false), late: Mutex::default() }
     }
 
@@ -142,7 +142,7 @@ struct NodeSession {
 
 /// Starts a node for a host. Fails as [`Node::start`].
 pub fn start(config: NodeConfig) -> Result<Arc<dyn Session>, Failure> {
-    let events = Arc::new(Events::new(config.name.clone(), config.spin()));
+    let events = Arc::new(Events::new(config.name.clone()));
     let node = Node::start(config, events.clone())?;
     Ok(Arc::new(NodeSession { node, events, next_watch: AtomicU64::new(1), watches: Mutex::default() }))
 }
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_host_that_does_not_poll_is_refused_further_submissions_until_it_does() {
-        let events = Events::new("a".into(), Duration::ZERO);
+        let events = Events::new("a".into());
         let answers = (0..EVENTS_MAX as u64).map(|ticket| (ticket, Ok(Bytes::new())));
         events.completed(answers.collect());
         assert_eq!(events.check_room().unwrap_err().code, Code::Overloaded);
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn leader_events_without_room_come_later_in_order_and_of_too_many_the_newest() {
-        let events = Events::new("a".into(), Duration::ZERO);
+        let events = Events::new("a".into());
         events.completed((0..EVENTS_MAX as u64).map(|ticket| (ticket, Ok(Bytes::new()))).collect());
         (1..=LEADER_EVENTS_MAX as u64 + 3).for_each(|term| events.leader(&leader_event(term)));
         assert_eq!(events.queue.len(), EVENTS_MAX);
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn datagrams_that_no_host_polls_are_bounded_and_crowd_nothing_out() {
-        let events = Events::new("a".into(), Duration::ZERO);
+        let events = Events::new("a".into());
         let datagram = vec![0; 8 << 10];
         let taken = (0..3 * DATAGRAMS_MAX).filter(|_| events.datagram("b", &datagram)).count();
         assert!(taken > 0 && taken * datagram.len() <= DATAGRAMS_BYTES_MAX, "{taken}");

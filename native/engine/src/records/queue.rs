@@ -6,7 +6,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::PREFIX_BYTES;
 use crate::session::Polled;
-use crate::spin::Spin;
 
 /// An empty queue keeps at most so many bytes of its buffer for what comes next.
 const IDLE_CAPACITY_BYTES: usize = 4 << 20;
@@ -25,8 +24,6 @@ pub struct RecordQueue {
     max_aside_bytes: usize,
     state: Mutex<State>,
     arrived: Condvar,
-    /// The poller's.
-    spin: Mutex<Spin>,
 }
 
 #[derive(Debug, Default)]
@@ -55,13 +52,7 @@ impl RecordQueue {
 
     /// As [`RecordQueue::new`], with room for `max_aside` records of `max_aside_bytes` in all aside.
     pub fn with_aside(max_records: usize, max_aside: usize, max_aside_bytes: usize) -> RecordQueue {
-        let (state, arrived, spin) = (Mutex::default(), Condvar::new(), Mutex::new(Spin::new(Duration::ZERO)));
-        RecordQueue { max_records, max_aside, max_aside_bytes, state, arrived, spin }
-    }
-
-    /// The same, whose poller waits awake for at most `window` at a time before it sleeps; see [`crate::spin`].
-    pub fn awake(self, window: Duration) -> RecordQueue {
-        RecordQueue { spin: Mutex::new(Spin::new(window)), ..self }
+        RecordQueue { max_records, max_aside, max_aside_bytes, state: Mutex::default(), arrived: Condvar::new() }
     }
 
     /// Appends `records`, one or more whole ones. Always taken, unless the queue is closed: then false, and nobody will
@@ -128,20 +119,11 @@ impl RecordQueue {
 
     /// Copies as many whole records as fit into `out`, waiting up to `wait` for the first. One thread at a time.
     pub fn poll(&self, out: &mut [u8], wait: Duration) -> Polled {
-        let mut spin = self.spin.lock();
         let mut state = self.state.lock();
-        if !state.is_ready() && !wait.is_zero() {
-            drop(state);
-            while !self.state.lock().is_ready() && spin.turn() {}
-            state = self.state.lock();
+        if state.is_empty() && !state.closed && !wait.is_zero() {
             self.wait_for_records(&mut state, wait);
         }
-        let polled = state.take(out);
-        drop(state);
-        if matches!(polled, Polled::Bytes(1..)) {
-            spin.expect();
-        }
-        polled
+        state.take(out)
     }
 
     fn append(&self, records: &[u8], limit: usize) -> bool {
@@ -165,7 +147,7 @@ impl RecordQueue {
 
     fn wait_for_records(&self, state: &mut MutexGuard<'_, State>, wait: Duration) {
         let until = Instant::now().checked_add(wait);
-        while !state.is_ready() {
+        while state.is_empty() && !state.closed {
             state.waiting = true;
             match until {
                 None => self.arrived.wait(state),
@@ -183,11 +165,6 @@ impl RecordQueue {
 impl State {
     fn is_empty(&self) -> bool {
         self.main.records + self.aside.records == 0
-    }
-
-    /// Whether a poll has an answer.
-    fn is_ready(&self) -> bool {
-        !self.is_empty() || self.closed
     }
 
     /// Takes from both lanes, in turn from one or the other first; the first leaves half the room to the second.
@@ -379,30 +356,6 @@ mod tests {
         assert_eq!(queue.poll(&mut out, LONG), Polled::Bytes(answer(1, 1).len() + closed().len()));
         assert_eq!(queue.poll(&mut out, LONG), Polled::Closed);
         assert_eq!(queue.poll(&mut out, LONG), Polled::Closed);
-    }
-
-    #[test]
-    fn who_waits_awake_misses_nothing_and_sees_the_end() {
-        for window in [Duration::ZERO, Duration::from_micros(300)] {
-            let queue = std::sync::Arc::new(RecordQueue::new(10).awake(window));
-            let pushing = queue.clone();
-            let pusher = std::thread::spawn(move || {
-                for ticket in 0..2_000 {
-                    assert!(pushing.push(answer(ticket, 10)));
-                    if ticket % 7 == 0 {
-                        std::thread::sleep(Duration::from_micros(ticket % 500));
-                    }
-                }
-                pushing.close(closed());
-            });
-            let (mut out, mut taken) = (vec![0; 4096], 0);
-            while let Polled::Bytes(bytes) = queue.poll(&mut out, LONG) {
-                assert!(bytes > 0, "the wait ran out");
-                taken += bytes;
-            }
-            assert_eq!(taken, 2_000 * answer(0, 10).len() + closed().len());
-            pusher.join().unwrap();
-        }
     }
 
     #[test]

@@ -94,8 +94,7 @@ impl StoreBuilder<TypeConfig, LogStore, MachineAdapter, Guard> for Hosted {
     async fn build(&self) -> Result<(Guard, LogStore, MachineAdapter), StorageError<TypeConfig>> {
         let directory = tempfile::tempdir().unwrap();
         let (machine, host) =
-            hosted::pair(directory.path().join("exchange"), Duration::from_secs(60), Bounds::default(), Duration::ZERO)
-                .unwrap();
+            hosted::pair(directory.path().join("exchange"), Duration::from_secs(60), Bounds::default()).unwrap();
         serve_files(host.clone());
         Ok(build(Box::new(machine), Some(host), directory))
     }
