@@ -8,20 +8,18 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use quorate_engine::Failure;
 use serde::Serialize;
 
 use crate::cluster::{Cluster, Tuning, wait_for_writes};
-use crate::comeback::{self, BACK};
+pub use crate::comeback::Plan;
+use crate::comeback::{self, BACK, Findings};
 use crate::ledger::Ledger;
 use crate::load::Load;
 use crate::process::{self, Process};
 use crate::rng::Rng;
-use crate::tally::Tally;
-use crate::workdir::WorkDir;
 
 /// The node whose disk fails.
 const FAILING: usize = 0;
@@ -52,22 +50,6 @@ pub enum Place {
 /// Every place.
 pub const PLACES: [Place; 3] = [Place::Log, Place::Store, Place::Snapshot];
 
-/// What a run is told.
-pub struct Plan {
-    /// The `crash-node` program.
-    pub program: PathBuf,
-    /// Where data and logs go.
-    pub base: PathBuf,
-    /// The file for the tally.
-    pub tally: PathBuf,
-    /// How often the disk fails, at one place after the other.
-    pub cycles: u64,
-    /// Where the random numbers begin.
-    pub seed: u64,
-    /// Ends the run early.
-    pub stop: Arc<AtomicBool>,
-}
-
 /// What was done and found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -85,6 +67,12 @@ pub struct Report {
     pub wrong: Vec<String>,
 }
 
+impl Findings for Report {
+    fn wrong(&mut self) -> &mut Vec<String> {
+        &mut self.wrong
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { cycles, as_leader, acknowledged, longest_return_ms, wrong, .. } = self;
@@ -93,18 +81,12 @@ impl fmt::Display for Report {
     }
 }
 
-#[derive(Serialize)]
-struct TallyLine<'a> {
-    run: &'static str,
-    seed: u64,
-    #[serde(flatten)]
-    report: &'a Report,
-    unix_s: u64,
-}
-
 /// Why no disk can fail here; `None` when one can.
 pub fn missing() -> Option<String> {
-    let mut sleep = Command::new("sleep").arg("60").spawn().ok()?;
+    let mut sleep = match Command::new("sleep").arg("60").spawn() {
+        Ok(sleep) => sleep,
+        Err(error) => return Some(format!("sleep does not start: {error}")),
+    };
     let attached = Strace::attach(sleep.id(), &[], "fsync");
     let why = attached.err().map(|failure| failure.message);
     // It may have ended already.
@@ -113,33 +95,9 @@ pub fn missing() -> Option<String> {
     why
 }
 
-/// Runs `plan`, printing progress with `say`; ends with the first cycle in which something is wrong, its directory kept. Fails
-/// when the machinery itself does.
+/// Has the disk fail at one place after the other, as [`comeback::run`] says. Fails when the machinery itself does.
 pub fn run(plan: &Plan, say: &dyn Fn(String)) -> Result<Report, Failure> {
-    let work = WorkDir::new(&plan.base)?;
-    let mut trial = Trial::new(plan, work.path())?;
-    let rng = Rng::new(plan.seed);
-    for cycle in 0..plan.cycles {
-        if plan.stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let place = PLACES[cycle as usize % PLACES.len()];
-        if let Err(failure) = trial.cycle(place, &mut rng.split(cycle)) {
-            trial.report.wrong.push(format!("{place:?}: {failure}"));
-        }
-        trial.report.acknowledged = trial.ledger.acknowledged();
-        if !trial.report.wrong.is_empty() {
-            work.keep();
-            say(format!("cycle {cycle} of seed {} FAILED; see {}", plan.seed, work.path().display()));
-            trial.report.wrong.iter().for_each(|sentence| say(format!("  {sentence}")));
-            break;
-        }
-        say(trial.report.to_string());
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let line = TallyLine { run: "eio", seed: plan.seed, report: &trial.report, unix_s: now };
-    Tally::new(&plan.tally).add(&line)?;
-    Ok(trial.report.clone())
+    comeback::run(plan, "eio", Trial::new, say)
 }
 
 /// A cluster, and what was written to it.
@@ -158,7 +116,35 @@ impl Trial {
         Ok(Trial { cluster, ledger: Arc::default(), report: Report::default() })
     }
 
-    fn cycle(&mut self, place: Place, rng: &mut Rng) -> Result<(), Failure> {
+    fn fail(&self, place: Place, process: &Process) -> Result<Strace, Failure> {
+        let group = self.cluster.members[FAILING].dir.join("group-0");
+        match place {
+            Place::Log => Strace::attach(process.pid(), &log_files(&group.join("log"))?, WRITES),
+            Place::Store => {
+                let files = ["db", "layer-0", "layer-1"].map(|name| group.join("state").join(name));
+                Strace::attach(process.pid(), &files, WRITES)
+            }
+            Place::Snapshot => Strace::attach(process.pid(), &[], "fsync"),
+        }
+    }
+}
+
+impl comeback::Trial for Trial {
+    type Report = Report;
+
+    fn report(&mut self) -> &mut Report {
+        self.report.acknowledged = self.ledger.acknowledged();
+        &mut self.report
+    }
+
+    fn cycle(&mut self, number: u64, rng: &mut Rng) -> Result<(), Failure> {
+        let place = PLACES[number as usize % PLACES.len()];
+        self.fail_at(place, rng).map_err(|failure| Failure::new(failure.code, format!("{place:?}: {failure}")))
+    }
+}
+
+impl Trial {
+    fn fail_at(&mut self, place: Place, rng: &mut Rng) -> Result<(), Failure> {
         let all: Vec<_> = (0..3).map(|at| self.cluster.process(at)).collect::<Result<_, _>>()?;
         all.iter().try_for_each(|process| wait_for_writes(process, BACK))?;
         if rng.chance(50) {
@@ -182,18 +168,6 @@ impl Trial {
         self.report.wrong.extend(wrong);
         self.report.cycles += 1;
         Ok(())
-    }
-
-    fn fail(&self, place: Place, process: &Process) -> Result<Strace, Failure> {
-        let group = self.cluster.members[FAILING].dir.join("group-0");
-        match place {
-            Place::Log => Strace::attach(process.pid(), &log_files(&group.join("log"))?, WRITES),
-            Place::Store => {
-                let files = ["db", "layer-0", "layer-1"].map(|name| group.join("state").join(name));
-                Strace::attach(process.pid(), &files, WRITES)
-            }
-            Place::Snapshot => Strace::attach(process.pid(), &[], "fsync"),
-        }
     }
 }
 

@@ -5,23 +5,21 @@
 //! acknowledge a write and have everything that was acknowledged, without being touched, within a bound.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use quorate_engine::Failure;
 use serde::Serialize;
 
 use crate::cluster::{Cluster, Tuning, wait_for_writes};
-use crate::comeback::{self, BACK};
+pub use crate::comeback::Plan;
+use crate::comeback::{self, BACK, Findings};
 use crate::disk::Disk;
 use crate::ledger::Ledger;
 use crate::load::Load;
 use crate::process;
 use crate::rng::Rng;
-use crate::tally::Tally;
-use crate::workdir::WorkDir;
 
 /// Room on the small disk, in bytes: a few times what the node keeps.
 const SMALL_BYTES: u64 = 64 << 20;
@@ -34,22 +32,6 @@ const OTHERS: Duration = Duration::from_secs(10);
 /// Terms that may begin while a disk is full for a few seconds: the leader goes, now and then a vote is split.
 const TERMS_MAX: u64 = 8;
 const CLIENTS: u64 = 6;
-
-/// What a run is told.
-pub struct Plan {
-    /// The `crash-node` program.
-    pub program: PathBuf,
-    /// Where data and logs go.
-    pub base: PathBuf,
-    /// The file for the tally.
-    pub tally: PathBuf,
-    /// How often the disk is filled.
-    pub cycles: u64,
-    /// Where the random numbers begin.
-    pub seed: u64,
-    /// Ends the run early.
-    pub stop: Arc<AtomicBool>,
-}
 
 /// What was done and found.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -72,6 +54,12 @@ pub struct Report {
     pub wrong: Vec<String>,
 }
 
+impl Findings for Report {
+    fn wrong(&mut self) -> &mut Vec<String> {
+        &mut self.wrong
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { cycles, as_leader, restarts, acknowledged, terms, longest_return_ms, wrong, .. } = self;
@@ -81,41 +69,9 @@ impl fmt::Display for Report {
     }
 }
 
-#[derive(Serialize)]
-struct TallyLine<'a> {
-    run: &'static str,
-    seed: u64,
-    #[serde(flatten)]
-    report: &'a Report,
-    unix_s: u64,
-}
-
-/// Runs `plan`, printing progress with `say`; ends with the first cycle in which something is wrong, its directory kept. Fails
-/// when the machinery itself does.
+/// Fills the disk again and again, as [`comeback::run`] says. Fails when the machinery itself does.
 pub fn run(plan: &Plan, say: &dyn Fn(String)) -> Result<Report, Failure> {
-    let work = WorkDir::new(&plan.base)?;
-    let mut trial = Trial::new(plan, work.path())?;
-    let rng = Rng::new(plan.seed);
-    for cycle in 0..plan.cycles {
-        if plan.stop.load(Ordering::Relaxed) {
-            break;
-        }
-        if let Err(failure) = trial.cycle(&mut rng.split(cycle)) {
-            trial.report.wrong.push(failure.message);
-        }
-        trial.report.acknowledged = trial.ledger.acknowledged();
-        if !trial.report.wrong.is_empty() {
-            work.keep();
-            say(format!("cycle {cycle} of seed {} FAILED; see {}", plan.seed, work.path().display()));
-            trial.report.wrong.iter().for_each(|sentence| say(format!("  {sentence}")));
-            break;
-        }
-        say(trial.report.to_string());
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let line = TallyLine { run: "full", seed: plan.seed, report: &trial.report, unix_s: now };
-    Tally::new(&plan.tally).add(&line)?;
-    Ok(trial.report.clone())
+    comeback::run(plan, "full", Trial::new, say)
 }
 
 /// A cluster, its small disk, and what was written to it.
@@ -135,7 +91,32 @@ impl Trial {
         Ok(Trial { cluster, disk, ledger: Arc::default(), report: Report::default() })
     }
 
-    fn cycle(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+    /// The node must acknowledge a write, say that nothing is wrong, and have everything.
+    fn back(&mut self) -> Result<(), Failure> {
+        if self.cluster.members[TIGHT].process.is_none() {
+            self.cluster.start(&[TIGHT])?;
+        }
+        let (took, wrong) = comeback::whole_again(&self.cluster, &self.ledger, TIGHT)?;
+        self.report.longest_return_ms = self.report.longest_return_ms.max(took.as_millis() as u64);
+        self.report.wrong.extend(wrong);
+        Ok(())
+    }
+
+    fn term(&self) -> u64 {
+        let terms = self.cluster.members.iter().filter_map(|member| member.process.as_ref()?.said().led_by);
+        terms.map(|(term, _)| term).max().unwrap_or(0)
+    }
+}
+
+impl comeback::Trial for Trial {
+    type Report = Report;
+
+    fn report(&mut self) -> &mut Report {
+        self.report.acknowledged = self.ledger.acknowledged();
+        &mut self.report
+    }
+
+    fn cycle(&mut self, _number: u64, rng: &mut Rng) -> Result<(), Failure> {
         let all: Vec<_> = (0..3).map(|at| self.cluster.process(at)).collect::<Result<_, _>>()?;
         all.iter().try_for_each(|process| wait_for_writes(process, BACK))?;
         if rng.chance(50) {
@@ -180,22 +161,6 @@ impl Trial {
         self.back()?;
         self.report.cycles += 1;
         Ok(())
-    }
-
-    /// The node must acknowledge a write, say that nothing is wrong, and have everything.
-    fn back(&mut self) -> Result<(), Failure> {
-        if self.cluster.members[TIGHT].process.is_none() {
-            self.cluster.start(&[TIGHT])?;
-        }
-        let (took, wrong) = comeback::whole_again(&self.cluster, &self.ledger, TIGHT)?;
-        self.report.longest_return_ms = self.report.longest_return_ms.max(took.as_millis() as u64);
-        self.report.wrong.extend(wrong);
-        Ok(())
-    }
-
-    fn term(&self) -> u64 {
-        let terms = self.cluster.members.iter().filter_map(|member| member.process.as_ref()?.said().led_by);
-        terms.map(|(term, _)| term).max().unwrap_or(0)
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! - [`powercut`]: the power goes while clients write; a [`disk`] keeps what a real one might keep;
 //! - [`damage`]: files of a closed node are cut, flipped, removed;
-//! - [`full`]: a disk is full for a while; [`eio`]: it reports I/O errors;
+//! - [`full`]: a disk is full for a while; [`eio`]: it reports I/O errors; [`comeback`]: what both ask;
 //! - [`soak`]: memory and disk under load for long;
 //! - [`torture`]: kills, pauses, partitions and wiped nodes, the history checked by [`linear`].
 //!
@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
-mod comeback;
+pub mod comeback;
 pub mod damage;
 pub mod disk;
 pub mod eio;

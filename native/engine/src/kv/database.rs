@@ -5,18 +5,18 @@
 //! lock held that every sled of the process needs (`concurrency_control`). Such a database is not dropped: it keeps some memory
 //! and the lock of its directory as long as the process lives, and nothing else.
 
+use std::io::ErrorKind;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use sled::{Db, Error};
+use sled::{Batch, Db, Error};
 
-use super::record::META;
 use super::seal;
 use super::store::sled_failure;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 
 /// Databases that this process keeps for ever.
 static KEPT: AtomicUsize = AtomicUsize::new(0);
@@ -24,7 +24,7 @@ static KEPT: AtomicUsize = AtomicUsize::new(0);
 /// How the database of a machine that was dropped ended.
 #[derive(Default)]
 pub(super) struct Ending {
-    /// sled reported an error of the disk.
+    /// Something may not have been written of which sled does not know.
     doubtful: AtomicBool,
     /// It was not dropped.
     kept: AtomicBool,
@@ -74,12 +74,31 @@ impl Database {
         self.last.ending.clone()
     }
 
-    /// What sled reported while `doing` something with this database.
-    pub fn failure(&self, doing: &str, error: &Error) -> Failure {
-        if matches!(error, Error::Io(_)) {
-            self.last.ending.doubtful.store(true, Ordering::Release);
-        }
+    /// What sled reported while `doing` something that reads. A read that splits a node writes, too.
+    pub fn read_failure(&self, doing: &str, error: &Error) -> Failure {
+        use ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let wrote = matches!(error, Error::Io(error) if
+            matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | FileTooLarge));
+        self.doubt(wrote);
         sled_failure(doing, error)
+    }
+
+    /// What sled reported while `doing` something that writes.
+    pub fn write_failure(&self, doing: &str, error: &Error) -> Failure {
+        self.doubt(matches!(error, Error::Io(_)));
+        sled_failure(doing, error)
+    }
+
+    /// Before sled is made to wait for its writes, which it might do for ever. Fails with `Io`.
+    pub fn check(&self) -> Result<(), Failure> {
+        match self.last.ending.doubtful.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Failure::new(Code::Io, "sled could not write a part of the store.")),
+        }
+    }
+
+    fn doubt(&self, doubtful: bool) {
+        self.last.ending.doubtful.fetch_or(doubtful, Ordering::AcqRel);
     }
 }
 
@@ -113,5 +132,6 @@ impl Drop for Last {
 
 /// Whether sled goes on after an error: where it knows of it, it takes no more writes, and does not wait for those that failed.
 fn takes_writes(db: &Db) -> bool {
-    db.insert(META, &[]).is_ok()
+    // It is written to the log, and changes nothing.
+    db.apply_batch(Batch::default()).is_ok()
 }

@@ -21,7 +21,7 @@ use super::recover::{self, Recovered};
 use super::shared::{Mode, Shared};
 use super::snapshot::KvFrozen;
 use super::store::Store;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::machine::{Alarm, Applied, Committed, Frozen, Note, Reviver, StateMachine};
 use crate::surroundings::is_inline;
 
@@ -32,7 +32,7 @@ use crate::surroundings::is_inline;
 /// that, set aside and empty (see [`KvMachine::was_reset`]); the engine's snapshot and log bring it back.
 pub struct KvMachine {
     pub(super) behind: Arc<Behind>,
-    db: Arc<Database>,
+    pub(super) db: Arc<Database>,
     dir: PathBuf,
     pub(super) shared: Arc<Shared>,
     pub(super) meta: Meta,
@@ -216,7 +216,10 @@ struct KvReviver {
 impl Reviver for KvReviver {
     fn revive(&mut self) -> Result<Box<dyn StateMachine>, Failure> {
         self.shared.visible.write().mode = Mode::Broken("it is being opened again.".into());
-        let recovered = if self.ending.is_kept() { recover::replace(&self.dir)? } else { recover::open(&self.dir)? };
+        let recovered = match recover::open(&self.dir) {
+            Err(failure) if failure.code == Code::Locked && self.ending.is_kept() => recover::replace(&self.dir)?,
+            other => other?,
+        };
         Ok(Box::new(KvMachine::over_again(recovered, self.shared.clone())?))
     }
 }

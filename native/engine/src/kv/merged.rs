@@ -37,7 +37,7 @@ impl<'a> Merged<'a> {
         if self.lower.is_none()
             && let Some((sled, db)) = &mut self.sled
         {
-            self.lower = sled.next().transpose().map_err(|error| db.failure("Reading the store", &error))?;
+            self.lower = sled.next().transpose().map_err(|error| db.read_failure("Reading the store", &error))?;
             if self.lower.is_none() {
                 self.sled = None;
             }

@@ -87,7 +87,7 @@ impl<'a> Overlay<'a> {
                 let found = self.shared.visible.read().layers.find(&full);
                 let before = match found {
                     Some(stored) => stored,
-                    None => self.db.get(&full).map_err(|error| self.db.failure("Reading an entry", &error))?,
+                    None => self.db.get(&full).map_err(|error| self.db.read_failure("Reading an entry", &error))?,
                 };
                 place.insert(Slot { now: before.clone(), before, changed: false })
             }

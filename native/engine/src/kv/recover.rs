@@ -29,14 +29,16 @@ pub(super) struct Recovered {
     pub reset: Option<String>,
 }
 
-/// Opens the store in `dir` or makes one; sets a damaged one aside. Fails with `Locked` or `Io`.
+/// Opens the store in `dir` or makes one; sets a damaged one aside. Fails with `Locked`, `Io`, and as [`replace`] does.
 pub(super) fn open(dir: &Path) -> Result<Recovered, Failure> {
     fs::create_dir_all(dir).map_err(|error| Failure::io(format!("Making {}", dir.display()), &error))?;
-    let damage = match attempt(dir) {
-        Err(failure) if matches!(failure.code, Code::Corrupt | Code::Internal) => failure,
-        other => return other,
-    };
-    start_empty(dir, &damage)
+    match attempt(dir) {
+        Err(Refusal { kept: true, .. }) => replace(dir),
+        Err(Refusal { failure, .. }) if matches!(failure.code, Code::Corrupt | Code::Internal) => {
+            start_empty(dir, &failure)
+        }
+        other => other.map_err(|refusal| refusal.failure),
+    }
 }
 
 /// Sets the store in `dir`, which this process keeps open for ever, aside, and makes an empty one. Fails with `Io`, and with
@@ -54,15 +56,29 @@ fn start_empty(dir: &Path, damage: &Failure) -> Result<Recovered, Failure> {
     let reason = format!("{damage} The store was set aside as {}.", aside.display());
     tracing::error!("The key-value store in {} starts empty: {reason}", dir.display());
     fs::create_dir_all(dir).map_err(|error| Failure::io(format!("Making {}", dir.display()), &error))?;
-    Ok(Recovered { reset: Some(reason), ..attempt(dir)? })
+    let recovered = attempt(dir).map_err(|refusal| refusal.failure)?;
+    Ok(Recovered { reset: Some(reason), ..recovered })
 }
 
-fn attempt(dir: &Path) -> Result<Recovered, Failure> {
+/// Why a store was not opened.
+struct Refusal {
+    failure: Failure,
+    /// Its directory stays locked as long as this process lives.
+    kept: bool,
+}
+
+fn attempt(dir: &Path) -> Result<Recovered, Refusal> {
     let sealed = seal::take(dir);
-    let opened = catch_unwind(AssertUnwindSafe(|| load(Store::open(dir)?, sealed)));
-    opened.unwrap_or_else(|panic| {
+    let mut ending = None;
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let store = Store::open(dir)?;
+        ending = Some(store.db.ending());
+        load(store, sealed)
+    }));
+    let opened = opened.unwrap_or_else(|panic| {
         Err(Failure::new(Code::Corrupt, format!("sled panicked at open: {}.", panic_message(panic.as_ref()))))
-    })
+    });
+    opened.map_err(|failure| Refusal { failure, kept: ending.is_some_and(|ending| ending.is_kept()) })
 }
 
 fn load(mut store: Store, sealed: bool) -> Result<Recovered, Failure> {
@@ -80,15 +96,16 @@ fn load(mut store: Store, sealed: bool) -> Result<Recovered, Failure> {
         return Ok(Recovered { store, meta, notes: HashMap::new(), reset: None });
     }
     let meta = store.finish_layers(meta)?;
-    let notes = if sealed { read_notes(&store, &meta)? } else { verify(&store, &meta)? };
+    let notes = verify(&store, &meta, sealed)?;
     Ok(Recovered { store, meta, notes, reset: None })
 }
 
-/// Reads every record. Fails with `Corrupt` unless they are exactly those that the last batch left.
-fn verify(store: &Store, meta: &Meta) -> Result<HashMap<Vec<u8>, u64>, Failure> {
+/// Reads every record, of a sealed store only the notes. Fails with `Corrupt` unless they are exactly those that the last batch left.
+fn verify(store: &Store, meta: &Meta, sealed: bool) -> Result<HashMap<Vec<u8>, u64>, Failure> {
     let (mut entries, mut noted, mut notes) = (Digest::default(), Digest::default(), HashMap::new());
-    for item in store.db.iter() {
-        let (key, stored) = item.map_err(|error| store.db.failure("Verifying the store", &error))?;
+    let items = if sealed { store.db.range([NOTE]..[NOTE_END]) } else { store.db.iter() };
+    for item in items {
+        let (key, stored) = item.map_err(|error| store.db.read_failure("Verifying the store", &error))?;
         let print = fingerprint(&key, &stored);
         match key.first() {
             Some(&DATA) => {
@@ -103,27 +120,15 @@ fn verify(store: &Store, meta: &Meta) -> Result<HashMap<Vec<u8>, u64>, Failure> 
             _ => return Err(Failure::new(Code::Corrupt, "The store holds a record of an unknown kind.")),
         }
     }
+    if sealed {
+        entries = meta.entries;
+    }
     if (entries, noted) != (meta.entries, meta.notes) {
         let (found, expected) = (entries.count, meta.entries.count);
         return Err(Failure::new(
             Code::Corrupt,
             format!("The store's records do not match its digest ({found} entries, {expected} expected)."),
         ));
-    }
-    Ok(notes)
-}
-
-/// The notes of a store whose entries are known to be whole. Fails with `Corrupt`.
-fn read_notes(store: &Store, meta: &Meta) -> Result<HashMap<Vec<u8>, u64>, Failure> {
-    let (mut noted, mut notes) = (Digest::default(), HashMap::new());
-    for item in store.db.range([NOTE]..[NOTE_END]) {
-        let (key, stored) = item.map_err(|error| store.db.failure("Reading the store's notes", &error))?;
-        let print = fingerprint(&key, &stored);
-        noted.add(print);
-        notes.insert(key[1..].to_vec(), print);
-    }
-    if noted != meta.notes {
-        return Err(Failure::new(Code::Corrupt, "The store's notes do not match their digest."));
     }
     Ok(notes)
 }

@@ -42,12 +42,11 @@ pub(super) fn write(dir: &Path) -> io::Result<()> {
     fs::write(dir.join(NAME), encode(&files)?)
 }
 
-/// Whether the store in `dir` is what it was when it was sealed. It is not sealed any more afterwards.
+/// Whether the store in `dir` is what it was when it was sealed. Then it is not sealed any more: what is written next need not be whole.
 pub(super) fn take(dir: &Path) -> bool {
     let Ok(found) = fs::read(dir.join(NAME)) else { return false };
     let same =
         files(dir).is_ok_and(|files| starts_alike(&found, &files) && encode(&files).is_ok_and(|now| now == found));
-    // Where it cannot be removed, what is written next makes it wrong.
     same && fs::remove_file(dir.join(NAME)).is_ok()
 }
 

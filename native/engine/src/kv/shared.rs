@@ -76,7 +76,7 @@ impl View<'_> {
     pub fn get(&self, key: &[u8]) -> Result<Option<IVec>, Failure> {
         match self.layers.find(key) {
             Some(stored) => Ok(stored),
-            None => self.db.get(key).map_err(|error| self.db.failure("Reading an entry", &error)),
+            None => self.db.get(key).map_err(|error| self.db.read_failure("Reading an entry", &error)),
         }
     }
 

@@ -79,7 +79,8 @@ impl Store {
 
     /// The machine's own record, from which batches and layers are counted on; that of an empty machine in a new store.
     pub fn load_meta(&mut self) -> Result<Meta, Failure> {
-        let stored = self.db.get(META).map_err(|error| self.db.failure("Reading the store's own record", &error))?;
+        let stored =
+            self.db.get(META).map_err(|error| self.db.read_failure("Reading the store's own record", &error))?;
         let meta = stored.map_or_else(|| Ok(Meta::default()), |stored| Meta::parse(&stored))?;
         self.batches = meta.batches;
         Ok(meta)
@@ -89,7 +90,7 @@ impl Store {
     pub fn commit(&mut self, mut batch: Batch, meta: &Meta) -> Result<(), Failure> {
         self.batches += 1;
         batch.insert(META, Meta { batches: self.batches, ..*meta }.store());
-        self.db.apply_batch(batch).map_err(|error| self.db.failure("Writing a batch", &error))
+        self.db.apply_batch(batch).map_err(|error| self.db.write_failure("Writing a batch", &error))
     }
 
     /// Writes a whole layer, the own record last. Durable on return; after a crash meanwhile [`Store::finish_layers`] does the rest.
@@ -126,7 +127,7 @@ impl Store {
             Some(stored) => self.db.insert(key, stored),
             None => self.db.remove(key),
         };
-        done.map(drop).map_err(|error| self.db.failure("Writing a layer", &error))
+        done.map(drop).map_err(|error| self.db.write_failure("Writing a layer", &error))
     }
 
     /// Writes again the layers that the journal holds beyond `meta`, of which sled may have a part. The own record after them.
@@ -148,13 +149,13 @@ impl Store {
             loop {
                 let keys: Result<Vec<IVec>, sled::Error> =
                     self.db.range([space]..[space + 1]).keys().take(CLEAR_BATCH).collect();
-                let keys = keys.map_err(|error| self.db.failure("Reading keys to clear", &error))?;
+                let keys = keys.map_err(|error| self.db.read_failure("Reading keys to clear", &error))?;
                 if keys.is_empty() {
                     break;
                 }
                 let mut batch = Batch::default();
                 keys.into_iter().for_each(|key| batch.remove(key));
-                self.db.apply_batch(batch).map_err(|error| self.db.failure("Clearing", &error))?;
+                self.db.apply_batch(batch).map_err(|error| self.db.write_failure("Clearing", &error))?;
             }
         }
         Ok(())
@@ -169,7 +170,8 @@ impl Store {
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        self.db.flush().map_err(|error| self.db.failure("Flushing", &error))?;
+        self.db.check()?;
+        self.db.flush().map_err(|error| self.db.write_failure("Flushing", &error))?;
         self.flushed = self.batches;
         Ok(())
     }

@@ -118,11 +118,11 @@ async fn live(core: Arc<Core>, parts: &Parts) {
         match serve(&core, parts).await {
             Ok(()) => return,
             Err(failure) => {
+                let panicked = failure.code == Code::Internal;
                 // What the log itself says is nearer to the cause than what openraft makes of it.
                 let log = core.applier.log.lock().clone();
                 let failure = log.and_then(|log| log.health()).unwrap_or(failure);
                 tracing::error!("The consensus core stopped and will be started again: {failure}");
-                let panicked = failure.code == Code::Internal;
                 core.problems.set(Problem::Consensus, failure);
                 if panicked {
                     close_pending(&core);

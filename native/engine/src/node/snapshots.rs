@@ -226,6 +226,7 @@ mod tests {
         assert_eq!(purge(0, Some(1000)).upto(Some(500), Some(499)), Some(500));
         assert_eq!(purge(0, Some(1000)).upto(Some(500), Some(500)), None);
     }
+
     #[test]
     fn what_is_kept_for_followers_is_bounded_in_bytes_too() {
         let mut purge = Purge { settled: Some(1000), ..Purge::new(1000) };

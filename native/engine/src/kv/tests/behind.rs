@@ -294,3 +294,20 @@ fn a_writer_that_fails_breaks_the_machine_and_says_so_and_it_can_be_opened_anew(
     assert_eq!((reader.revision(), reader.entries()), (2, 2));
     assert_eq!(get(&reader, b"more").found.unwrap().value, "v");
 }
+
+/// A read may split a node, and so write: what did not get to the disk then, sled waits for in its next flush, for ever.
+#[test]
+fn sled_is_not_waited_for_after_a_read_met_a_full_disk() {
+    let parent = tempfile::tempdir().unwrap();
+    let (mut machine, _reader) = open(&parent.path().join("state"));
+    put(&mut machine, 1, "k", "v");
+    let read = |kind: io::ErrorKind| machine.db.read_failure("Reading", &sled::Error::Io(kind.into()));
+    read(io::ErrorKind::NotFound);
+    machine.behind.write_all().unwrap();
+    read(io::ErrorKind::StorageFull);
+    let failure = machine.behind.store().sync().unwrap_err();
+    assert!(failure.message.contains("could not write a part"), "{failure}");
+    let ending = machine.db.ending();
+    drop(machine);
+    assert!(ending.is_kept());
+}
