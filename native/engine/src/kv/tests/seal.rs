@@ -99,3 +99,17 @@ fn a_store_that_failed_or_was_killed_is_not_sealed() {
     drop(machine);
     assert!(!dir.join(seal::NAME).exists());
 }
+
+/// sled itself closes in good order then.
+#[test]
+fn a_store_whose_journal_could_not_be_written_is_not_sealed() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("state");
+    fs::create_dir(&dir).unwrap();
+    ["layer-0", "layer-1"].iter().for_each(|name| std::os::unix::fs::symlink("/dev/full", dir.join(name)).unwrap());
+    let (mut machine, _reader) = open(&dir);
+    put(&mut machine, 1, "k", "v");
+    machine.behind.write_all().unwrap_err();
+    drop(machine);
+    assert!(!dir.join(seal::NAME).exists());
+}
