@@ -94,7 +94,7 @@ pub fn commands(machine: MachineName, bytes: usize) -> Result<Vec<Bytes>, Failur
 /// first failure of a command.
 pub fn run(node: Arc<Node>, commands: Vec<Bytes>, writers: usize, time: Duration) -> Result<Outcomes, Failure> {
     let load = Load::new(node, Commands::Round(commands), writers, WARMING)?;
-    (0..writers).for_each(|_| load.submit());
+    (0..writers).for_each(|_| load.submit(Instant::now()));
     std::thread::sleep(WARM_UP);
     let started = Instant::now();
     load.phase.store(MEASURING, Ordering::SeqCst);
@@ -117,7 +117,7 @@ pub fn fill(
     let commands = Commands::Numbered(machine, from..from + count, Bytes::from(vec![b'x'; bytes]));
     let load = Load::new(node, commands, writers, MEASURING)?;
     let started = Instant::now();
-    (0..writers).for_each(|_| load.submit());
+    (0..writers).for_each(|_| load.submit(Instant::now()));
     load.drain(FILL_PATIENCE)?;
     load.outcomes(started.elapsed())
 }
@@ -142,13 +142,13 @@ impl Load {
         }
     }
 
-    fn submit(self: &Arc<Load>) {
+    fn submit(self: &Arc<Load>, started: Instant) {
         let command = match self.commands.of(self.turn.fetch_add(1, Ordering::Relaxed)) {
             Ok(Some(command)) => command,
             Ok(None) => return self.end(None),
             Err(failure) => return self.end(Some(failure)),
         };
-        let (load, started) = (self.clone(), Instant::now());
+        let load = self.clone();
         let reply = Reply::Call(Box::new(move |outcome| load.completed(started, outcome)));
         if let Err(failure) = self.node.submit(command, PATIENCE, reply) {
             self.end(Some(failure));
@@ -161,10 +161,13 @@ impl Load {
             Err(failure) => self.end(Some(failure)),
             Ok(_) if phase == ENDED => self.end(None),
             Ok(_) => {
+                // One look at the clock an operation, as in the peers' loads.
+                let now = Instant::now();
                 if phase == MEASURING {
-                    self.measured.lock().latencies.saturating_record(started.elapsed().as_nanos() as u64);
+                    let took = now.duration_since(started);
+                    self.measured.lock().latencies.saturating_record(took.as_nanos() as u64);
                 }
-                self.submit();
+                self.submit(now);
             }
         }
     }

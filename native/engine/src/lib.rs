@@ -16,6 +16,7 @@
 #[cfg(test)]
 extern crate self as quorate_engine;
 
+pub mod coarse;
 pub mod codec;
 pub mod command;
 pub mod config;

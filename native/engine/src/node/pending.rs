@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::coarse;
 use crate::command::{BatchBuilder, CommandId};
 use crate::error::{Code, Failure};
 use crate::limits::{ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
@@ -119,10 +120,9 @@ impl Pending {
             let message = format!("The entry has {} bytes; the limit is {ENTRY_BYTES_MAX}.", body.len());
             return Err(Failure::new(Code::TooLarge, message));
         }
-        let now = Instant::now();
+        let deadline = coarse::deadline(timeout);
         let mut window = self.window.lock();
         window.check_room(body.len())?;
-        let deadline = now + timeout;
         window.earliest = Some(window.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
         window.count += 1;
         window.bytes += body.len();

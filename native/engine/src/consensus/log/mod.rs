@@ -17,6 +17,7 @@
 //!
 //! Only this module names raft-engine; [`mod@env`] is its file-system interface, for a simulated disk.
 
+mod direct;
 mod files;
 mod guard;
 mod marks;

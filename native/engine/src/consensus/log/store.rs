@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use raft_engine::{Config, ReadableSize, RecoveryMode};
 use tokio::sync::mpsc;
 
-use super::env::{DefaultFileSystem, FileSystem};
+use super::direct::DirectFileSystem;
+use super::env::FileSystem;
 use super::files::{Ledger, append_seq};
 use super::guard::{Guard, Seen};
 use super::marks::{self, Marks};
@@ -80,7 +81,7 @@ impl LogStore {
     /// it open, with `Corrupt` when anything acknowledged is damaged or missing (naming file and offset where known),
     /// and with `Io`.
     pub fn open(dir: &Path, options: LogOptions) -> Result<LogStore, Failure> {
-        LogStore::open_on(dir, options, Arc::new(DefaultFileSystem))
+        LogStore::open_on(dir, options, Arc::new(DirectFileSystem))
     }
 
     /// [`LogStore::open`] with every access to log files going through `file_system`. The directory itself is listed

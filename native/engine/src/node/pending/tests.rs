@@ -1,6 +1,7 @@
 //! The submission window: each submission leaves it once.
 
 use super::*;
+use crate::coarse::TICK_MAX;
 use crate::command::Command;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -61,7 +62,7 @@ fn each_submission_is_answered_exactly_once() {
     let pending = pending();
     let short = pending.submit(Bytes::new(), Duration::ZERO, Reply::Observer).unwrap();
     let long = submit(&pending, b"x");
-    let due = pending.expire(Instant::now());
+    let due = pending.expire(Instant::now() + TICK_MAX * 2);
     assert_eq!(due.len(), 1);
     assert_eq!((due[0].0, due[0].2.as_ref().unwrap_err().code), (short, Code::Unavailable));
     assert!(pending.resolve([done(short)].into_iter()).is_empty());
@@ -114,7 +115,7 @@ fn a_timed_out_command_is_discarded_once_the_cluster_moved_past_it() {
     let pending = pending();
     let sequence = pending.submit(Bytes::new(), Duration::ZERO, Reply::Observer).unwrap();
     take(&pending, 1, 1);
-    assert_eq!(pending.expire(Instant::now())[0].2.as_ref().unwrap_err().code, Code::Timeout);
+    assert_eq!(pending.expire(Instant::now() + TICK_MAX * 2)[0].2.as_ref().unwrap_err().code, Code::Timeout);
     assert_eq!(pending.outcome(sequence, 1), Fate::Pending);
     assert_eq!(pending.outcome(sequence, 2), Fate::Discarded);
     assert_eq!(pending.outcome(99, 2), Fate::Unknown);
@@ -126,7 +127,7 @@ fn a_command_that_a_snapshot_covers_is_never_called_discarded() {
     let late = pending.submit(Bytes::new(), Duration::ZERO, Reply::Observer).unwrap();
     let (covered, open) = (submit(&pending, b"x"), submit(&pending, b"y"));
     take(&pending, 9, 100);
-    assert_eq!(pending.expire(Instant::now()).len(), 1);
+    assert_eq!(pending.expire(Instant::now() + TICK_MAX * 2).len(), 1);
     let failure = Failure::new(Code::Timeout, "by snapshot");
     let due = pending.skip(2, |sequence| sequence == covered, &failure);
     assert_eq!(due.iter().map(|due| due.0).collect::<Vec<_>>(), vec![covered]);

@@ -2,6 +2,7 @@
 
 mod cache;
 mod damage;
+mod direct;
 mod faults;
 mod fuzz;
 mod restart;
