@@ -11,7 +11,10 @@
 (def ^:private servers ["a" "b" "c"])
 (def ^:private command-timeout-ms 30000)
 (def ^:private queue "Its channels fail with more than 1,024 waiting puts: these hold more." 16384)
-(def ^:private snapshot-entries "Entries between snapshots; it begins a new log file with each." 10000)
+(def ^:private snapshot-entries
+  "Entries between snapshots, each with a new log file: its default. It reads that file from the beginning for every message, so with
+  10,000 it answers 6 operations a second, with 1,000 it answers 58, with 100 more than 300."
+  100)
 
 (defn- config [nodes dir server ^AtomicLong applied]
   (let [own (io/file dir server)
