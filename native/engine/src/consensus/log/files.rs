@@ -33,10 +33,9 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Files `first..=last` are there; any of them may hold entries up to index `tail`.
-    pub fn new(first: u64, last: u64, tail: Option<u64>, file_bytes: u64, purge_bytes: u64) -> Ledger {
-        let count = (last + 1 - first) as usize;
-        Ledger { first, highest: vec![tail; count].into(), file_bytes, purge_bytes }
+    /// Files from `first` on are there, with entries up to the indexes `highest` at most.
+    pub fn new(first: u64, highest: Vec<Option<u64>>, file_bytes: u64, purge_bytes: u64) -> Ledger {
+        Ledger { first, highest: highest.into(), file_bytes, purge_bytes }
     }
 
     /// A batch with entries up to `highest` went to file `seq`. Returns whether that file is new.
@@ -86,7 +85,7 @@ mod tests {
 
     #[test]
     fn files_go_only_when_everything_up_to_the_rewrite_mark_is_dead() {
-        let mut ledger = Ledger::new(1, 1, None, 10, 20);
+        let mut ledger = Ledger::new(1, vec![None], 10, 20);
         for seq in 1..=10 {
             ledger.wrote(seq, Some(seq * 100));
         }

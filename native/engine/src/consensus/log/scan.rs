@@ -63,6 +63,8 @@ struct Found {
     end: usize,
     /// The newest batch that any of them knows as durable.
     synced: u64,
+    /// Where the log ended with the first of them, and the furthest that it did.
+    tails: Option<(u64, u64)>,
     broken_at: Option<usize>,
     /// The newest batch known to be durable by any whole batch behind the broken one.
     synced_behind: Option<u64>,
@@ -117,13 +119,14 @@ pub(super) fn list(dir: &Path) -> Result<Files, Failure> {
 }
 
 /// Checks the newest `budget` bytes (whole files, at least two) of the log in `files`, and the heads of all. Returns what was
-/// found in the newest [`EXAMINED_MAX`], the newest first. Fails with `Corrupt` or `Io`.
+/// found in the newest [`EXAMINED_MAX`], the newest first, and for each of `files` an index that no entry in it is beyond, as far
+/// as it was not overwritten; `u64::MAX` where that is not known. Fails with `Corrupt` or `Io`.
 pub(super) fn verify<F: FileSystem>(
     file_system: &F,
     files: &[PathBuf],
     group: u64,
     budget: u64,
-) -> Result<Vec<Examined>, Failure> {
+) -> Result<(Vec<Examined>, Vec<u64>), Failure> {
     let (mut all, mut bytes, mut data) = (Vec::<Examined>::new(), 0, Vec::new());
     let mut newest = 0;
     for (age, path) in files.iter().rev().enumerate() {
@@ -152,8 +155,17 @@ pub(super) fn verify<F: FileSystem>(
     if let Some(oldest) = all.last() {
         judge(&oldest.path, &oldest.found, None)?;
     }
+    let bounds = bounds(files.len(), &all);
     all.truncate(EXAMINED_MAX);
-    Ok(all)
+    Ok((all, bounds))
+}
+
+/// Of each of `files` log files, the oldest first, the furthest that the log went in it. What `examined` does not hold, the newest
+/// first, is older, and what was beyond the log's end with the oldest batch of `examined` has been overwritten.
+fn bounds(files: usize, examined: &[Examined]) -> Vec<u64> {
+    let older = examined.last().and_then(|oldest| oldest.found.tails).map_or(u64::MAX, |(first, _)| first);
+    let newer = examined.iter().rev().map(|file| file.found.tails.map_or(u64::MAX, |(_, most)| most));
+    std::iter::repeat_n(older, files - examined.len()).chain(newer).collect()
 }
 
 /// Removes the newest of `files` when it has no whole header: the disk was full, or the power went, when it was begun,
@@ -243,6 +255,10 @@ fn examine(data: &[u8], seq: u64, group: u64) -> Found {
             found.last_seq = Some(batch.marks.seq);
             found.starts.push((batch.marks.seq, at));
             found.synced = found.synced.max(batch.marks.synced);
+            if let Some(tail) = batch.marks.tail {
+                let (first, most) = found.tails.unwrap_or((tail.index, 0));
+                found.tails = Some((first, most.max(tail.index)));
+            }
             at += batch.len;
             found.end = at;
         }

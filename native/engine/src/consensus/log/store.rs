@@ -260,7 +260,7 @@ fn prepare<F: FileSystem + 'static>(
     make_dir(disk, dir).map_err(|error| Failure::io(format!("Making the log directory {}", dir.display()), &error))?;
     check_unlocked(dir)?;
     let mut files = scan::list(dir)?;
-    let mut examined = scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
+    let (mut examined, bounds) = scan::verify(file_system.as_ref(), &files.live, options.group, options.verify_bytes)?;
     scan::remove_empty(file_system.as_ref(), &mut files.live, &mut examined)?;
     scan::write_again(file_system.as_ref(), &examined)?;
     let seen = Arc::new(Seen::default());
@@ -268,7 +268,7 @@ fn prepare<F: FileSystem + 'static>(
     let engine = open_engine(dir, options, guard, threads)?;
     let marks = load_marks(&engine, dir, options.group, files.missing.as_deref())?;
     remove_stale(file_system.as_ref(), &files.stale);
-    let ledger = make_ledger(&files.live, &marks, options);
+    let ledger = make_ledger(&files.live, &bounds, &marks, engine.last_index(options.group), options);
     let shared = Arc::new(Shared::new(marks.clone()));
     let mut writer = Writer::new(engine.clone(), options.group, seen.clone(), shared, marks.clone(), ledger);
     writer.settle()?;
@@ -372,8 +372,13 @@ fn remove_stale<F: FileSystem>(file_system: &F, stale: &[PathBuf]) {
     }
 }
 
-fn make_ledger(live: &[PathBuf], marks: &Marks, options: &LogOptions) -> Ledger {
-    let seq = |path: Option<&PathBuf>| path.and_then(|path| append_seq(path)).unwrap_or(1);
+/// What each of the `live` files holds at most: `bounds`, unless raft-engine has entries up to `last` that lie beyond the tail and
+/// were not overwritten yet.
+fn make_ledger(live: &[PathBuf], bounds: &[u64], marks: &Marks, last: Option<u64>, options: &LogOptions) -> Ledger {
+    let first = live.first().and_then(|path| append_seq(path)).unwrap_or(1);
     let tail = marks.tail.map(|tail| tail.index);
-    Ledger::new(seq(live.first()), seq(live.last()), tail, options.file_bytes, options.purge_bytes)
+    let most = tail.max(last);
+    let highest = |bound: &u64| if most > tail { most } else { most.map(|most| most.min(*bound)) };
+    let highest = if live.is_empty() { vec![most] } else { bounds.iter().take(live.len()).map(highest).collect() };
+    Ledger::new(first, highest, options.file_bytes, options.purge_bytes)
 }

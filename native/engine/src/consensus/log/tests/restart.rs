@@ -145,6 +145,53 @@ async fn purging_gives_files_back_and_never_rewrites() {
     assert_eq!(read(&mut store, 0..=5000).await, expected);
 }
 
+/// A node that is started again and again purges no further than to what it had at its last start.
+#[tokio::test]
+async fn files_are_given_back_though_the_log_is_opened_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    // So that most files are not even read at the start.
+    let options = LogOptions { verify_bytes: 64 << 10, ..small() };
+    let mut most = 0;
+    for life in 0..40 {
+        let mut store = LogStore::open(dir.path(), options.clone()).unwrap();
+        let first = life * 51;
+        append(&mut store, (first..first + 50).map(|index| entry(1, index, 1000)).collect()).await;
+        store.purge(id(1, first.saturating_sub(10))).await.unwrap();
+        append(&mut store, vec![entry(1, first + 50, 1000)]).await;
+        most = most.max(files(dir.path(), ".raftlog"));
+        store.close();
+    }
+    assert!(most <= 14, "{most} files of 32 KiB, of which 128 KiB are kept");
+    let mut store = LogStore::open(dir.path(), options).unwrap();
+    assert_eq!(ends(&mut store).await, (Some(1979), Some(2039)));
+    let expected: Vec<Entry> = (1980..2039).map(|index| entry(1, index, 1000)).collect();
+    assert_eq!(read(&mut store, 1980..=2038).await, expected);
+    for path in paths(dir.path(), ".rewrite") {
+        assert!(fs::metadata(path).unwrap().len() < 100, "nothing but the header was ever rewritten");
+    }
+}
+
+/// What raft-engine still has beyond the log's end keeps its files: given back, it would be rewritten.
+#[tokio::test]
+async fn entries_beyond_the_end_that_were_not_overwritten_keep_their_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    append(&mut store, (0..400).map(|index| entry(1, index, 1000)).collect()).await;
+    store.truncate_after(Some(id(1, 20))).await.unwrap();
+    store.save_vote(&vote(9)).await.unwrap();
+    store.close();
+    let mut store = open(dir.path());
+    store.purge(id(1, 20)).await.unwrap();
+    store.save_vote(&vote(10)).await.unwrap();
+    for path in paths(dir.path(), ".rewrite") {
+        assert!(fs::metadata(path).unwrap().len() < 100, "nothing but the header was ever rewritten");
+    }
+    append(&mut store, (21..60).map(|index| entry(2, index, 1000)).collect()).await;
+    store.close();
+    let mut store = open(dir.path());
+    assert_eq!(read(&mut store, 0..=5000).await, (21..60).map(|index| entry(2, index, 1000)).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn a_second_opener_is_told_that_the_log_is_open() {
     let dir = tempfile::tempdir().unwrap();
