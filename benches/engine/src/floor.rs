@@ -1,12 +1,15 @@
 //! The floor: what one command at a time cannot beat. One disk sync, one round trip.
 
 use std::hint::black_box;
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use quorate_engine::Failure;
+use rustix::fs::OFlags;
 
 use crate::ask::Answer;
 use crate::disk;
@@ -15,12 +18,14 @@ use crate::options::Floor;
 
 /// Bytes of the file, which is written through once before: an append then changes no metadata.
 const FILE_BYTES: usize = 32 << 20;
+/// Place, length and memory of direct writes are multiples of it.
+const BLOCK: usize = 4 << 10;
 
 /// Measures both, one after the other. Fails with `Io`.
 pub fn run(options: &Floor) -> Result<(), Failure> {
     disk::warn_of_memory(&options.dir);
     let time = Duration::from_secs(options.seconds);
-    let sync = syncs(&options.dir, options.bytes, time)?;
+    let sync = syncs(&options.dir, options.bytes, time, options.direct)?;
     let trip = round_trips(options.bytes, time)?;
     tell("fdatasync", options, &sync);
     tell("round-trip", options, &trip);
@@ -29,14 +34,15 @@ pub fn run(options: &Floor) -> Result<(), Failure> {
 
 /// The task `syncs`: syncs a file, and tells the latency as an answer. Fails with `Io`.
 pub fn run_syncs(options: &Floor) -> Result<(), Failure> {
-    let latency = syncs(&options.dir, options.bytes, Duration::from_secs(options.seconds))?;
+    let latency = syncs(&options.dir, options.bytes, Duration::from_secs(options.seconds), options.direct)?;
     println!("{}", Answer::line(&Ok(latency.tell(Answer::default()))));
     Ok(())
 }
 
-/// An fdatasync after each write of `bytes` bytes into a file in `dir`, for `time`. Fails with `Io`.
-pub fn syncs(dir: &Path, bytes: usize, time: Duration) -> Result<Latency, Failure> {
-    sync_file(dir, bytes, time).map_err(|error| Failure::io("Syncing a file", &error))?
+/// An fdatasync after each write of `bytes` bytes into a file in `dir`, for `time`; `direct` writes go past the page cache, in whole
+/// blocks. Fails with `Io`, also where the file system refuses those.
+pub fn syncs(dir: &Path, bytes: usize, time: Duration, direct: bool) -> Result<Latency, Failure> {
+    sync_file(dir, bytes, time, direct).map_err(|error| Failure::io("Syncing a file", &error))?
 }
 
 /// Round trips of `bytes` bytes between two threads over TCP on loopback, for `time`. Fails with `Io`.
@@ -76,20 +82,25 @@ fn measure(time: Duration, mut once: impl FnMut() -> std::io::Result<()>) -> std
     Ok(Ok(Latency::of(&histogram)))
 }
 
-fn sync_file(dir: &Path, bytes: usize, time: Duration) -> std::io::Result<Result<Latency, Failure>> {
-    let mut file = tempfile::tempfile_in(dir)?;
+fn sync_file(dir: &Path, bytes: usize, time: Duration, direct: bool) -> std::io::Result<Result<Latency, Failure>> {
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(&vec![0; FILE_BYTES.max(bytes)])?;
-    file.sync_all()?;
-    let body = vec![1; bytes];
-    let mut at = FILE_BYTES;
+    file.as_file().sync_all()?;
+    let block = if direct { BLOCK } else { 1 };
+    let flags = if direct { OFlags::DIRECT.bits() as i32 } else { 0 };
+    let opened = OpenOptions::new().write(true).custom_flags(flags).open(file.path())?;
+    // Room for a block more than the bytes fill, which may begin within one, and for beginning at a multiple of it.
+    let memory = vec![1; bytes.next_multiple_of(block) + 2 * block];
+    let begin = memory.as_ptr().align_offset(block).min(block);
+    let mut at = 0;
     measure(time, || {
-        if at + bytes > FILE_BYTES {
-            std::io::Seek::rewind(&mut file)?;
+        if at + bytes + block > FILE_BYTES {
             at = 0;
         }
+        let (from, end) = (at / block * block, (at + bytes).next_multiple_of(block));
         at += bytes;
-        file.write_all(&body)?;
-        file.sync_data()
+        opened.write_all_at(&memory[begin..begin + end - from], from as u64)?;
+        opened.sync_data()
     })
 }
 

@@ -183,6 +183,8 @@ pub struct Floor {
     pub bytes: usize,
     /// Where the file goes: a temporary directory in it.
     pub dir: PathBuf,
+    /// Whether what is synced is written past the page cache.
+    pub direct: bool,
 }
 
 /// Options of `node`.
@@ -281,6 +283,7 @@ fn floor(arguments: &mut Arguments) -> Result<Floor, String> {
         seconds: arguments.number("--seconds", 3, SECONDS_MAX)?,
         bytes: arguments.number("--bytes", 128, BYTES_MAX as u64)? as usize,
         dir: dir(arguments)?,
+        direct: arguments.flag("--direct"),
     })
 }
 

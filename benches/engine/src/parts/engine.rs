@@ -45,7 +45,7 @@ pub fn run(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
 /// What one command at a time cannot beat, next to it in time: disks have moods.
 fn floor(part: &Part, sink: &mut Sink, round: usize) -> Result<(), Failure> {
     let row = |variant| Row::new(MACHINE, variant).bytes(FLOOR_BYTES).round(round).seconds(FLOOR_TIME.as_secs_f64());
-    sink.write(row("fdatasync").latency(&syncs(&part.dir, FLOOR_BYTES, FLOOR_TIME)?))?;
+    sink.write(row("fdatasync").latency(&syncs(&part.dir, FLOOR_BYTES, FLOOR_TIME, false)?))?;
     sink.write(row("loopback round trip").latency(&round_trips(FLOOR_BYTES, FLOOR_TIME)?))
 }
 

@@ -15,12 +15,20 @@ use crate::options::Part;
 use crate::row::{Row, Sink, rounded};
 
 /// Bytes that are synced at once: entries of the sizes that the engine is measured with, and batches of 128-byte entries.
-const SYNCED: [(&str, usize); 5] = [
-    ("fdatasync", 128),
-    ("fdatasync", KIB),
-    ("fdatasync", 16 * KIB),
-    ("fdatasync of a batch", 256 * 128),
-    ("fdatasync of a batch", 1024 * 128),
+const SYNCED: [(&str, usize, bool); 7] = [
+    ("fdatasync", 128, false),
+    ("fdatasync", KIB, false),
+    ("fdatasync", 16 * KIB, false),
+    ("fdatasync of a batch", 256 * 128, false),
+    ("fdatasync of a batch", 1024 * 128, false),
+    ("fdatasync past the page cache", 128, true),
+    ("fdatasync of a batch past the page cache", 256 * 128, true),
+];
+/// The same in several processes at once.
+const TOGETHER: [(&str, usize, bool); 3] = [
+    ("fdatasync, three processes at once", 128, false),
+    ("fdatasync of a batch, three processes at once", 256 * 128, false),
+    ("fdatasync of a batch past the page cache, three processes at once", 256 * 128, true),
 ];
 /// Bytes that go there and back.
 const SENT: [usize; 3] = [128, KIB, 16 * KIB];
@@ -35,13 +43,12 @@ pub fn run(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
     let time = Duration::from_secs(seconds);
     for round in part.rounds(3) {
         let row = |variant: &str, bytes| Row::new(MACHINE, variant).bytes(bytes).round(round).seconds(seconds as f64);
-        for (variant, bytes) in SYNCED.into_iter().filter(|(variant, _)| part.wants(variant)) {
-            sink.write(row(variant, bytes).latency(&syncs(&part.dir, bytes, time)?))?;
+        for (variant, bytes, direct) in SYNCED.into_iter().filter(|(variant, ..)| part.wants(variant)) {
+            sink.write(row(variant, bytes).latency(&syncs(&part.dir, bytes, time, direct)?))?;
         }
-        let together = "fdatasync, three processes at once";
-        if part.wants(together) {
-            for latency in syncs_together(&part.dir, SENT[0], seconds)? {
-                sink.write(row(together, SENT[0]).latency(&latency))?;
+        for (variant, bytes, direct) in TOGETHER.into_iter().filter(|(variant, ..)| part.wants(variant)) {
+            for latency in syncs_together(&part.dir, bytes, seconds, direct)? {
+                sink.write(row(variant, bytes).latency(&latency))?;
             }
         }
         for bytes in SENT.into_iter().filter(|_| part.wants("loopback round trip")) {
@@ -56,7 +63,7 @@ pub fn run(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
 }
 
 /// Syncs files in several processes at the same time; the latency in each.
-fn syncs_together(dir: &Path, bytes: usize, seconds: u64) -> Result<Vec<Latency>, Failure> {
+fn syncs_together(dir: &Path, bytes: usize, seconds: u64, direct: bool) -> Result<Vec<Latency>, Failure> {
     let failed = |error: std::io::Error| Failure::io("Syncing in several processes", &error);
     let dir = disk::temporary(dir)?;
     let program = std::env::current_exe().map_err(failed)?;
@@ -64,7 +71,8 @@ fn syncs_together(dir: &Path, bytes: usize, seconds: u64) -> Result<Vec<Latency>
     for _ in 0..PROCESSES {
         let mut command = Command::new(&program);
         command.args(["syncs", "--bytes", &bytes.to_string(), "--seconds", &seconds.to_string(), "--dir"]);
-        running.push(command.arg(dir.path()).stdout(Stdio::piped()).spawn().map_err(failed)?);
+        command.arg(dir.path()).args(direct.then_some("--direct"));
+        running.push(command.stdout(Stdio::piped()).spawn().map_err(failed)?);
     }
     // All are waited for, whatever one of them says: none is left behind.
     let ended: Vec<_> = running.into_iter().map(std::process::Child::wait_with_output).collect();

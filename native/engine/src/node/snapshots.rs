@@ -117,7 +117,8 @@ impl Snapshots {
             return std::future::pending().await;
         }
         let (mut logged_at_last, mut retry, mut not_before) = (self.logged_bytes(), RETRY_FIRST, Instant::now());
-        let mut purge = Purge::new(config.log_keep_entries);
+        let begun = self.shared.progress.borrow().snapshot_log_id.map(|log_id| log_id.index);
+        let mut purge = Purge::new(config.log_keep_entries, begun);
         let mut failed = true;
         loop {
             tokio::time::sleep(LOOK).await;
@@ -164,9 +165,10 @@ struct Purge {
 }
 
 impl Purge {
-    fn new(keep: u64) -> Purge {
-        let (applied, settled, too_old) = (None, None, None);
-        Purge { keep, applied, settled, looked: Instant::now(), marks: VecDeque::new(), too_old }
+    /// `begun` is the snapshot that this core began with: what it holds is never handed over again, so it can go at once. A node that
+    /// runs for a second only, again and again, would purge nothing otherwise.
+    fn new(keep: u64, begun: Option<u64>) -> Purge {
+        Purge { keep, applied: begun, settled: begun, looked: Instant::now(), marks: VecDeque::new(), too_old: None }
     }
 
     async fn look(&mut self, raft: &RaftNode, snapshot: Option<LogId>, logged: u64) {
@@ -216,7 +218,7 @@ mod tests {
 
     #[test]
     fn nothing_is_purged_that_is_to_be_kept_or_was_applied_only_now() {
-        let purge = |keep, settled| Purge { settled, ..Purge::new(keep) };
+        let purge = |keep, settled| Purge { settled, ..Purge::new(keep, None) };
         assert_eq!(purge(100, Some(1000)).upto(None, None), None);
         assert_eq!(purge(100, Some(1000)).upto(Some(99), None), None);
         assert_eq!(purge(100, Some(1000)).upto(Some(500), None), Some(400));
@@ -225,11 +227,14 @@ mod tests {
         assert_eq!(purge(100, Some(1000)).upto(Some(500), Some(395)), None, "too little to be worth it");
         assert_eq!(purge(0, Some(1000)).upto(Some(500), Some(499)), Some(500));
         assert_eq!(purge(0, Some(1000)).upto(Some(500), Some(500)), None);
+        let begun = Purge::new(4, Some(500));
+        assert_eq!(begun.upto(Some(500), None), Some(496), "what the core began with goes at once");
+        assert_eq!(begun.upto(Some(900), None), Some(500), "and no more");
     }
 
     #[test]
     fn what_is_kept_for_followers_is_bounded_in_bytes_too() {
-        let mut purge = Purge { settled: Some(1000), ..Purge::new(1000) };
+        let mut purge = Purge { settled: Some(1000), ..Purge::new(1000, None) };
         let mut at = |applied, bytes| {
             purge.applied = Some(applied);
             purge.weigh(bytes);
@@ -239,7 +244,7 @@ mod tests {
         assert_eq!(at(10, LOG_KEEP_BYTES_MAX / 2), [None; 3]);
         assert_eq!(at(20, LOG_KEEP_BYTES_MAX), [None; 3]);
         assert_eq!(at(30, LOG_KEEP_BYTES_MAX * 3 / 2), [Some(10), Some(5), None]);
-        let mut purge = Purge::new(1000);
+        let mut purge = Purge::new(1000, None);
         for look in 0..10_000 {
             purge.applied = Some(look);
             purge.weigh(look * (LOG_KEEP_BYTES_MAX / 1000));
