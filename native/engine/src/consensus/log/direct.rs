@@ -2,7 +2,9 @@
 //!
 //! A batch of the log is written once and synced at once: the page cache only costs a copy, and the kernel the work of finding the
 //! dirty pages again. Direct writes take whole blocks at aligned places, so the block that a batch ends in is kept, and
-//! written again with the next one, as the page cache does too. Beyond the end of a file writes go through the page cache: the
+//! written again with the next one, as the page cache does too. What is behind the end of a batch becomes zero up to the end of its
+//! block, but for the first write after a change of place: the header of a file that is used again is written while a power cut may
+//! still bring back its former name, and with it its former content. Beyond the end of a file writes go through the page cache: the
 //! file must not grow by the rest of a block. Reading goes through it as ever; the kernel keeps the two in step.
 //!
 //! Where a file system refuses direct writes, the page cache is used.
@@ -128,7 +130,7 @@ impl DirectWriter {
         Ok(written)
     }
 
-    /// Writes `data` with what its first block held before. False when the file system does not take it directly after all.
+    /// Writes `data` with what its blocks held before. False when the file system does not take it directly after all.
     fn write_direct(&mut self, data: &[u8]) -> io::Result<bool> {
         let Some(direct) = &self.direct else { return Ok(false) };
         let (head, end) = (self.at % self.block, self.at + data.len());
@@ -136,12 +138,16 @@ impl DirectWriter {
         let whole = (head + data.len()).next_multiple_of(self.block);
         let known = self.kept.take() == Some(self.at);
         let memory = self.memory.of(whole, if known { head } else { 0 });
-        if !known && head > 0 {
+        if !known {
             self.file.seek(SeekFrom::Start(begin as u64))?;
             self.file.read_exact(&mut memory[..head])?;
+            self.file.seek(SeekFrom::Start(end as u64))?;
+            self.file.read_exact(&mut memory[head + data.len()..])?;
         }
         memory[head..head + data.len()].copy_from_slice(data);
-        memory[head + data.len()..].fill(0);
+        if known {
+            memory[head + data.len()..].fill(0);
+        }
         match direct.write_all_at(memory, begin as u64) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {

@@ -122,6 +122,19 @@ fn the_inside_of_a_file_is_written_directly_where_that_can_be() {
     assert_eq!(bytes, held[..end]);
 }
 
+/// A file that is used again may get its former name back when the power goes, and must then hold what it held.
+#[test]
+fn the_first_write_after_a_change_of_place_leaves_what_is_around_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let (mut writer, mut held) = writer(&path, 4 * BLOCK, BLOCK);
+    for (at, len) in [(0, 69), (BLOCK + 5, 10), (2 * BLOCK - 5, 10)] {
+        writer.seek(SeekFrom::Start(at as u64)).unwrap();
+        put(&mut writer, &mut held, at, &vec![200; len]);
+        assert_eq!(fs::read(&path).unwrap(), held, "{len} bytes at {at}");
+    }
+}
+
 #[test]
 fn where_direct_writes_are_refused_the_page_cache_is_used() {
     let dir = tempfile::tempdir().unwrap();
