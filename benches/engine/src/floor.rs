@@ -1,7 +1,7 @@
 //! The floor: what one command at a time cannot beat. One disk sync, one round trip.
 
-use std::hint::black_box;
 use std::fs::OpenOptions;
+use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
