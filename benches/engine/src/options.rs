@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use quorate_engine::NodeConfig;
 use quorate_engine::limits::IN_FLIGHT_MAX;
 
-use crate::parts;
-
 /// Shown with every refusal.
 pub const USAGE: &str = "\
 quorate-bench part floor|engine|durability|reads|recovery|growth [--quick|--long] [--rounds N] [--only WORD] [--keep] [--dir DIR] [--out DIR]
@@ -15,6 +13,9 @@ quorate-bench facts   [--dir DIR] [--out DIR]
 quorate-bench report  [--out DIR] [--into FILE]
 quorate-bench writers [--writers N,N,...] [--seconds S] [--bytes B] [--machine counter|kv] [--dir DIR] [--strace]
 quorate-bench floor   [--seconds S] [--bytes B] [--dir DIR]";
+
+/// The parts.
+pub const PARTS: [&str; 6] = ["floor", "engine", "durability", "reads", "recovery", "growth"];
 
 /// Where rows and report go, unless `--out` says otherwise.
 const OUT: &str = "target/bench";
@@ -249,8 +250,8 @@ fn part(arguments: &mut Arguments) -> Result<Part, String> {
         return Err("Say which part.".into());
     }
     let name = arguments.0.remove(0);
-    if !parts::NAMES.contains(&name.as_str()) {
-        return Err(format!("There is no part {name:?}; there are {}.", parts::NAMES.join(", ")));
+    if !PARTS.contains(&name.as_str()) {
+        return Err(format!("There is no part {name:?}; there are {}.", PARTS.join(", ")));
     }
     Ok(Part { name, effort, rounds: rounds.map(|rounds| rounds as usize), only, keep, dir, out })
 }

@@ -11,11 +11,8 @@ mod stalled;
 use quorate_engine::Failure;
 
 use crate::disk;
-use crate::options::Part;
+use crate::options::{PARTS, Part};
 use crate::row::Sink;
-
-/// The parts.
-pub const NAMES: [&str; 6] = ["floor", "engine", "durability", "reads", "recovery", "growth"];
 
 /// The system that most rows are of.
 const ENGINE: &str = "quorate engine";
@@ -37,7 +34,7 @@ pub fn run(part: &Part) -> Result<(), Failure> {
         "growth" => growth::run,
         other => return Err(Failure::invalid(format!("There is no part {other:?}."))),
     };
-    let name = NAMES.iter().find(|name| **name == part.name).unwrap_or(&"");
+    let name = PARTS.iter().find(|name| **name == part.name).unwrap_or(&"");
     run(part, &mut Sink::open(&part.out, name, part.keep)?)
 }
 

@@ -5,7 +5,7 @@
 //! lock held that every sled of the process needs (`concurrency_control`). Such a database is not dropped: it keeps some memory
 //! and the lock of its directory as long as the process lives, and nothing else.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,11 +15,31 @@ use parking_lot::Mutex;
 use sled::{Batch, Db, Error};
 
 use super::seal;
-use super::store::sled_failure;
 use crate::error::{Code, Failure};
 
 /// Databases that this process keeps for ever.
 static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+/// A [`Failure`] that says what was being done (`doing`) when sled reported `error`.
+pub(super) fn sled_failure(doing: &str, error: &sled::Error) -> Failure {
+    let code = match error {
+        sled::Error::Io(error) => io_code(error),
+        sled::Error::Corruption { .. } | sled::Error::Unsupported(_) => Code::Corrupt,
+        _ => Code::Internal,
+    };
+    Failure::new(code, format!("{doing}: {error}"))
+}
+
+/// sled reports damage that it finds as errors of kind `Other` and lost files as missing ones; what the operating system
+/// says otherwise is about the disk or the file system.
+fn io_code(error: &io::Error) -> Code {
+    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, Other, UnexpectedEof};
+    match error.kind() {
+        Other if error.to_string().contains("could not acquire lock") => Code::Locked,
+        Other | NotFound | UnexpectedEof | InvalidData | InvalidInput => Code::Corrupt,
+        _ => Code::Io,
+    }
+}
 
 /// How the database of a machine that was dropped ended.
 #[derive(Default)]

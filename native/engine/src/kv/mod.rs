@@ -2,7 +2,7 @@
 //!
 //! [`KvMachine`] applies, [`KvReader`] reads and watches. The way of a command: `execute` runs it against an `overlay`,
 //! whose effects go into the `layers` in memory, which `behind` writes to the `store`, under the `journal`; reads see them `merged` over
-//! sled. `undo` records what walks (snapshots, counts) still have to see; `hub` tells the watches. Only this module names sled.
+//! sled. `undo` records what a `walk` (a snapshot, a count) still has to see; `hub` tells the watches. Only this module names sled.
 
 pub mod op;
 
@@ -31,6 +31,7 @@ mod store;
 #[allow(clippy::unwrap_used)]
 mod tests;
 mod undo;
+mod walk;
 mod watching;
 
 pub use hub::WatchSink;

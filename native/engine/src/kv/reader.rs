@@ -11,7 +11,7 @@ use super::op::{CountAnswer, Entry, GetAnswer, Read, ScanAnswer, ScanEntry};
 use super::panics::panic_message;
 use super::record::{DATA, Record, end_of_prefix, key_in};
 use super::shared::{Shared, View};
-use super::undo::Walk;
+use super::walk::Walk;
 use crate::error::{Code, Failure};
 use crate::limits::{COUNTS_MAX, SCAN_BYTES_MAX, SCAN_ENTRIES_MAX};
 

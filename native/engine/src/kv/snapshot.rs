@@ -17,7 +17,7 @@ use super::database::Database;
 use super::merged::Stored;
 use super::record::{DATA, DATA_END, Digest, Meta, Record, fingerprint};
 use super::shared::Shared;
-use super::undo::Walk;
+use super::walk::Walk;
 use crate::codec::put_bytes;
 use crate::error::{Code, Failure};
 use crate::limits::{ENTRY_BYTES_MAX, KEY_BYTES_MAX};

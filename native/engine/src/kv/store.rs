@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use sled::{Batch, Db, IVec};
 
-use super::database::Database;
+use super::database::{Database, sled_failure};
 use super::journal::{Journal, Journaled};
 use super::layers::Layer;
 use super::mark::DurableMark;
@@ -42,27 +42,6 @@ pub(super) struct Store {
     flushed: u64,
     /// Blob files already synced, and how often: see [`Store::sync_blobs`].
     blobs: HashMap<OsString, u8>,
-}
-
-/// A [`Failure`] that says what was being done (`doing`) when sled reported `error`.
-pub(super) fn sled_failure(doing: &str, error: &sled::Error) -> Failure {
-    let code = match error {
-        sled::Error::Io(error) => io_code(error),
-        sled::Error::Corruption { .. } | sled::Error::Unsupported(_) => Code::Corrupt,
-        _ => Code::Internal,
-    };
-    Failure::new(code, format!("{doing}: {error}"))
-}
-
-/// sled reports damage that it finds as errors of kind `Other` and lost files as missing ones; what the operating system
-/// says otherwise is about the disk or the file system.
-fn io_code(error: &io::Error) -> Code {
-    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, Other, UnexpectedEof};
-    match error.kind() {
-        Other if error.to_string().contains("could not acquire lock") => Code::Locked,
-        Other | NotFound | UnexpectedEof | InvalidData | InvalidInput => Code::Corrupt,
-        _ => Code::Io,
-    }
 }
 
 impl Store {

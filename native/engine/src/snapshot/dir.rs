@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::write::{IncomingSnapshot, SnapshotWriter, Temporary, remove};
+use super::temporary::{Temporary, remove};
 use super::{OpenSnapshot, SnapshotFile, format};
 use crate::consensus::types::SnapshotMeta;
 use crate::disk::{Disk, OsDisk};
@@ -67,23 +67,6 @@ impl SnapshotDir {
         self.current(&mut self.inner.state.lock())
     }
 
-    /// Begins a snapshot of the state at the user-visible `index`, with the bookkeeping `notes`. Fails with `Io`.
-    pub fn create(
-        &self,
-        meta: &SnapshotMeta,
-        index: u64,
-        notes: &[(Vec<u8>, Vec<u8>)],
-    ) -> Result<SnapshotWriter, Failure> {
-        SnapshotWriter::new(self.clone(), self.temporary("taken")?, meta, index, notes)
-    }
-
-    /// Begins to take in a snapshot from another node. One that was received whole, but never adopted, goes away when
-    /// the last handle to it was dropped and the next is begun. Fails with `Io`.
-    pub fn receive(&self) -> Result<IncomingSnapshot, Failure> {
-        self.remove_unwanted();
-        Ok(IncomingSnapshot::new(self.clone(), self.temporary("received")?))
-    }
-
     /// Makes a received snapshot the current one, durably, and removes older ones. When the current one is as new or
     /// newer, it stays, and `snapshot` is only readable through what is returned. Fails with `Io`.
     pub fn adopt(&self, snapshot: OpenSnapshot) -> Result<OpenSnapshot, Failure> {
@@ -98,7 +81,8 @@ impl SnapshotDir {
         self.adopt(format::open(file)?)
     }
 
-    fn temporary(&self, what: &str) -> Result<Temporary, Failure> {
+    /// A file that is not a snapshot yet. Fails with `Io`.
+    pub(super) fn temporary(&self, what: &str) -> Result<Temporary, Failure> {
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
         Temporary::new(self.inner.disk.clone(), self.inner.path.join(format!("{what}-{number}{TEMPORARY}")))
     }
@@ -108,7 +92,7 @@ impl SnapshotDir {
         self.inner.state.lock().received.push((file.path.clone(), Arc::downgrade(&file.file)));
     }
 
-    fn remove_unwanted(&self) {
+    pub(super) fn remove_unwanted(&self) {
         self.inner.state.lock().received.retain(|(path, handle)| {
             let wanted = handle.strong_count() > 0;
             if !wanted {

@@ -6,6 +6,7 @@
 
 mod dir;
 mod format;
+mod temporary;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
