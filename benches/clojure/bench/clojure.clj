@@ -2,7 +2,7 @@
   "Three processes, each with fsync; the leader's JVM drives a closed loop through `quorate.raft/new-entry` and `quorate.kv`; beside
   it, round by round, the engine alone in Rust, so that the ratio is of one run.
 
-      lein with-profile +bench run -m bench.clojure [--quick] [--rounds 3] [--seconds 4] [--n 1,16,64,256,1024,4096]
+      lein with-profile +bench run -m bench.clojure [--quick] [--rounds 2] [--seconds 2] [--n 1,16,64,256,1024]
           [--rows bytes,edn,kv,bytes-engine-followers,engine,engine-kv] [--bytes 128] [--keep] [--out FILE] [--threads]
 
   rows: `bytes` byte arrays with a reducer that counts; `edn` maps of 128 bytes with a reducer that keeps them under their keys;
@@ -111,11 +111,11 @@
 
 (defn- settings [asked]
   (let [quick? (get asked "--quick")]
-    {:rounds  (get asked "--rounds" (if quick? 1 3))
-     :seconds (get asked "--seconds" (if quick? 2 4))
+    {:rounds  (get asked "--rounds" (if quick? 1 2))
+     :seconds (get asked "--seconds" 2)
      :threads? (get asked "--threads")
      :bytes   (get asked "--bytes" 128)
-     :ns      (get asked "--n" (if quick? [1 64 1024] [1 16 64 256 1024 4096]))
+     :ns      (get asked "--n" (if quick? [1 64 1024] [1 16 64 256 1024]))
      :rows    (get asked "--rows" all-rows)}))
 
 (defn -main

@@ -48,8 +48,8 @@ record Settings(List<PeerSystem> systems, List<Integer> inFlight, int bytes, int
         final List<Integer> inFlight = Arrays.stream(arguments.value("--n", quick ? "1,64" : "1,16,64,256,1024").split(","))
             .map(Integer::valueOf).collect(Collectors.toList());
         final Settings settings = new Settings(systems, inFlight, 128,
-            only ? 0 : arguments.number("--rounds", quick ? 1 : 3), arguments.number("--round", 1),
-            arguments.number("--seconds", quick ? 1 : 4), 1, arguments.number("--warm-first", quick ? 1 : 5), !none,
+            only ? 0 : arguments.number("--rounds", quick ? 1 : 2), arguments.number("--round", 1),
+            arguments.number("--seconds", quick ? 1 : 3), 1, arguments.number("--warm-first", quick ? 1 : 5), !none,
             quick ? List.of(1) : List.of(1, 64), quick ? 1 : 3, Path.of(arguments.value("--dir", System.getProperty("java.io.tmpdir"))),
             Path.of(arguments.value("--out", "target/bench/peers.jsonl")), append, words("PEERS_ENGINE"));
         arguments.end();
