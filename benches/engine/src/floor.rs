@@ -45,6 +45,12 @@ pub fn syncs(dir: &Path, bytes: usize, time: Duration, direct: bool) -> Result<L
     sync_file(dir, bytes, time, direct).map_err(|error| Failure::io("Syncing a file", &error))?
 }
 
+/// Whether files in `dir` can be written past the page cache. Fails with `Io` when there can be none.
+pub fn takes_direct(dir: &Path) -> Result<bool, Failure> {
+    let file = tempfile::NamedTempFile::new_in(dir).map_err(|error| Failure::io("Making a file", &error))?;
+    Ok(OpenOptions::new().write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(file.path()).is_ok())
+}
+
 /// Round trips of `bytes` bytes between two threads over TCP on loopback, for `time`. Fails with `Io`.
 pub fn round_trips(bytes: usize, time: Duration) -> Result<Latency, Failure> {
     trips(bytes, time).map_err(|error| Failure::io("A round trip over loopback", &error))?

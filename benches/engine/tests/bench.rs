@@ -187,7 +187,11 @@ fn reads_are_measured_where_and_how_they_are_asked_for() {
 #[test]
 fn disks_are_synced_by_three_processes_at_once() {
     let rows = part("floor", "three", tempfile::tempdir().unwrap().path());
-    assert_eq!(rows.len(), 3);
+    let of = |variant| rows.iter().filter(|row| row["variant"] == variant).count();
+    assert_eq!(of("fdatasync, three processes at once"), 3);
+    assert_eq!(of("fdatasync of a batch, three processes at once"), 3);
+    // And past the page cache, where the file system can.
+    assert!(rows.len() == 6 || rows.len() == 9, "{rows:?}");
     assert!(rows.iter().all(|row| row["p50_us"].as_f64().unwrap() > 0.0), "{rows:?}");
 }
 

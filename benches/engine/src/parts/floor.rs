@@ -9,7 +9,7 @@ use quorate_engine::Failure;
 use super::{KIB, MACHINE};
 use crate::ask::Answer;
 use crate::disk;
-use crate::floor::{copies, round_trips, syncs};
+use crate::floor::{copies, round_trips, syncs, takes_direct};
 use crate::latency::Latency;
 use crate::options::Part;
 use crate::row::{Row, Sink, rounded};
@@ -41,12 +41,14 @@ const PROCESSES: usize = 3;
 pub fn run(part: &Part, sink: &mut Sink) -> Result<(), Failure> {
     let seconds = part.of(1, 2, 5);
     let time = Duration::from_secs(seconds);
+    let possible = takes_direct(&part.dir)?;
+    let wanted = |variant: &str, direct: bool| (possible || !direct) && part.wants(variant);
     for round in part.rounds(3) {
         let row = |variant: &str, bytes| Row::new(MACHINE, variant).bytes(bytes).round(round).seconds(seconds as f64);
-        for (variant, bytes, direct) in SYNCED.into_iter().filter(|(variant, ..)| part.wants(variant)) {
+        for (variant, bytes, direct) in SYNCED.into_iter().filter(|(variant, _, direct)| wanted(variant, *direct)) {
             sink.write(row(variant, bytes).latency(&syncs(&part.dir, bytes, time, direct)?))?;
         }
-        for (variant, bytes, direct) in TOGETHER.into_iter().filter(|(variant, ..)| part.wants(variant)) {
+        for (variant, bytes, direct) in TOGETHER.into_iter().filter(|(variant, _, direct)| wanted(variant, *direct)) {
             for latency in syncs_together(&part.dir, bytes, seconds, direct)? {
                 sink.write(row(variant, bytes).latency(&latency))?;
             }
