@@ -84,7 +84,7 @@ pub const COUNTS_MAX: usize = 4;
 /// Bytes of former values kept for one running snapshot (or count) of the key-value store; beyond it that one fails.
 pub const UNDO_BYTES_MAX: usize = 256 << 20;
 /// Bytes of pages that sled keeps in its cache, as they are on disk; in memory they are two to three times as large.
-pub const SLED_CACHE_BYTES: u64 = 40 << 20;
+pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 /// Databases that could not be closed after an error of the disk, and that a process keeps open; after that it must be restarted.
 pub const KEPT_DATABASES_MAX: usize = 8;
 /// A closed key-value store of more bytes on disk is not sealed: its records are read one by one when it is opened.
